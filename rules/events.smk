@@ -1,0 +1,161 @@
+"""The run's lock, its written configuration and plan, its timeline logs/run_events.jsonl, and the progress on the terminal.
+
+All of it hangs on onstart, which runs in the main process of a real run only: not in dry runs, not in cluster jobs.
+"""
+
+import datetime
+import fcntl
+import logging
+import shutil
+import sys
+import time
+
+PHASES = {  # name: its rules; the position is the phase number
+    "SCAN_INPUT": ["demo_lights", "scan_frames", "scan_input"],
+    "REGISTRATION": ["detect_stars", "reference", "registration", "registration_summary"],
+    "PREWARP": ["prewarp"],
+    "CHANNEL_SPLIT": ["channel_split"],
+    "NORMALIZATION": ["normalization", "template", "normalization_summary"],
+    "GLOBAL_METRICS": ["global_metrics", "global_metrics_summary"],
+    "TILE_GRID": ["tile_grid"],
+    "COMMON_OVERLAP": ["common_overlap"],
+    "LOCAL_METRICS": ["local_metrics", "local_weights", "local_metrics_summary"],
+    "TILE_RECONSTRUCTION": ["reconstruct_batch", "tile_reconstruction"],
+    "STATE_CLUSTERING": [],
+    "SYNTHETIC_FRAMES": [],
+    "STACKING": ["stacking"],
+    "DEBAYER": ["debayer"],
+    "ASTROMETRY": [],
+    "BGE": [],
+    "PCC": [],
+    "DONE": ["done"],
+}
+PHASE_OF = {member: (number, name) for number, (name, members) in enumerate(PHASES.items()) for member in members}
+EVENTS = Path(RUN, "logs/run_events.jsonl")
+# Rough CPU seconds of a job that takes a batch, a frame; for the time left on the terminal, nothing else.
+BATCH_COST_S = {"scan_frames": 0.05, "detect_stars": 0.1, "prewarp": 0.15, "local_metrics": 0.1, "reconstruct_batch": 0.1}
+
+
+def event(kind, phase=None, **fields):
+    """Append one line to the timeline."""
+    where = dict(zip(("phase", "phase_name"), phase)) if phase else {}
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+    with open(EVENTS, "a") as stream:
+        stream.write(json.dumps({"ts": now, "run_id": RUN_ID, "type": kind, **where, **fields}) + "\n")
+
+
+def outcome(phase_name):
+    """Status and key numbers of a phase, from its artifact."""
+    path = Path(RUN, f"artifacts/{phase_name.lower()}.json")
+    record = json.loads(path.read_text()) if path.exists() else {}
+    return {"status": record.get("status", "ok"), **record.get("summary", {})}
+
+
+def refusal(since):
+    """Why a job of this start refused to go on: the newest reason that one left in its log."""
+    reasons = [path for path in Path(RUN, "logs").rglob("*.reason.json") if path.stat().st_mtime >= since]
+    newest = max(reasons, key=lambda path: path.stat().st_mtime, default=None)
+    return json.loads(newest.read_text()) if newest else {"status": "error", "reason": "job_failed", "message": ""}
+
+
+class Timeline(logging.Handler):
+    """Turns Snakemake's log records about jobs into events about phases, and into lines on the terminal."""
+
+    def __init__(self, jobs):
+        super().__init__()
+        self.begun_at = time.time()
+        self.rule_of, self.begun, self.failed = {}, set(), set()
+        self.jobs_left, self.cost = {}, {}
+        for job in jobs:
+            phase = PHASE_OF[job.rule.name]
+            self.jobs_left[phase] = self.jobs_left.get(phase, 0) + 1
+            n_lights = len(dict(job.params.items()).get("lights", {"names": ()})["names"])
+            self.cost[job.jobid] = 1 + n_lights * BATCH_COST_S.get(job.rule.name, 0)
+        self.jobs_of = dict(self.jobs_left)
+        self.total, self.done = sum(self.cost.values()), 0.0
+
+    def emit(self, record):
+        kind = str(getattr(record, "event", "")).split(".")[-1].lower()
+        if kind == "job_info":
+            self.rule_of[record.jobid] = record.rule_name
+        # Only job_info names the rule; the others carry an id, which is spelled job_id or jobid.
+        job = getattr(record, "job_id", getattr(record, "jobid", None))
+        phase = PHASE_OF.get(self.rule_of.get(job))
+        if phase is None:
+            return
+        if kind == "job_info" and phase not in self.begun:
+            self.begun.add(phase)
+            event("phase_start", phase)
+            self.show(phase, "started")
+        elif kind == "job_finished":
+            self.jobs_left[phase] -= 1
+            self.done += self.cost.get(job, 0)
+            if self.jobs_left[phase]:
+                event("phase_progress", phase, jobs_left=self.jobs_left[phase])
+                self.show(phase, f"{self.jobs_of[phase] - self.jobs_left[phase]} of {self.jobs_of[phase]} jobs")
+            else:
+                result = outcome(phase[1])
+                event("phase_end", phase, **result)
+                self.show(phase, result["status"])
+        elif kind == "job_error" and phase not in self.failed:
+            self.failed.add(phase)
+            event("phase_end", phase, status="error", rule=self.rule_of[job])
+            self.show(phase, f"error in {self.rule_of[job]}")
+
+    def show(self, phase, what):
+        """One line on the terminal: share done, phase, time left by the jobs' expected cost."""
+        share = self.done / self.total
+        left = (time.time() - self.begun_at) * (1 - share) / share if share > 0.05 else None
+        tail = f", about {left / 60:.0f}:{left % 60:02.0f} left" if left and share < 1 else ""
+        print(f"{RUN_ID} {share:4.0%}  {phase[1]} {what}{tail}", file=sys.stderr, flush=True)
+
+
+def lock_run():
+    """Hold the run until this process ends, however it ends: the kernel drops a flock with its process."""
+    stream = open(Path(RUN, ".lock"), "a")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise WorkflowError(f"run {RUN_ID} is being processed by another snakemake: wait for it, or use another run_id")
+    if AS_READ != {path: path.read_text() if path.exists() else "" for path in AS_READ}:
+        raise WorkflowError(f"run {RUN_ID} was changed by another snakemake during the start: start again")
+    return stream
+
+
+def replace(path, text):
+    """Write a file in one step: readers see the old one or the new one."""
+    draft = path.with_suffix(".tmp")
+    draft.write_text(text)
+    os.replace(draft, path)
+
+
+onstart:
+    global LOCK, TIMELINE
+    EVENTS.parent.mkdir(parents=True, exist_ok=True)
+    LOCK = lock_run()  # global: closing the file would drop the lock
+    if CONFIG_CHANGED:
+        if RECORDED:
+            revisions = len(list(SNAPSHOT.parent.glob("config.*.yaml")))
+            shutil.copy2(SNAPSHOT, SNAPSHOT.with_name(f"config.{revisions + 1:03d}.yaml"))
+        replace(SNAPSHOT, yaml.safe_dump(dict(config)))
+    replace(PLAN_FILE, json.dumps(PLAN, indent=1))
+    lines = EVENTS.read_text().splitlines() if EVENTS.exists() else []
+    if lines and '"type": "run_end"' not in lines[-1]:
+        event("run_end", status="aborted")  # the last run was killed before it could say so
+    TIMELINE = Timeline([job for job in workflow.dag.needrun_jobs() if job.rule.name in PHASE_OF])
+    phases = {name: TIMELINE.jobs_of[phase] for phase in sorted(TIMELINE.jobs_of) for name in [phase[1]]}
+    n_lights = sum(len(batch) for session in SESSIONS.values() for batch in session["batches"])
+    event("run_start", frames_discovered=n_lights, sessions=len(SESSIONS), jobs=phases)
+    logger.addHandler(TIMELINE)
+
+
+onsuccess:
+    status_file = Path(RUN, "artifacts/run_status.json")
+    event("run_end", status=json.loads(status_file.read_text())["status"] if status_file.exists() else "ok")
+    print(f"{RUN_ID} done: {RUN}/outputs", file=sys.stderr)
+
+
+onerror:
+    why = refusal(TIMELINE.begun_at)
+    event("run_end", **why)
+    print(f"{RUN_ID} stopped ({why['status']}) {why['message']}", file=sys.stderr)

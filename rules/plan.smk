@@ -1,0 +1,139 @@
+"""Which frames: plan.json, an append-only list of sessions and closed batches, and the input functions that read it."""
+
+LIGHT_NAME = re.compile(r"[^.].*\.(fit|fits|fts)(\.gz|\.fz)?", re.IGNORECASE | re.DOTALL)
+DEMO_LIGHTS = [f"light_{k + 1:04d}.fits" for k in range(config["demonstration"]["n_frames"])]
+
+
+wildcard_constraints:
+    session="[^/]+",
+    batch="[0-9]{4}",
+
+
+def lights_in(folder):
+    """Names of the frames in a folder, sorted: scandir promises no order."""
+    return sorted(entry.name for entry in os.scandir(folder) if LIGHT_NAME.fullmatch(entry.name) and entry.is_file())
+
+
+def equal_parts(names, most):
+    """The names cut into as few parts of at most `most` as will do, of equal length but for one."""
+    n_parts = -(-len(names) // most)
+    edges = [len(names) * k // n_parts for k in range(n_parts + 1)]
+    return [names[start:end] for start, end in zip(edges, edges[1:])]
+
+
+def add_session(plan, folder, real, filter_name, names):
+    """Append the frames not seen before as one session, closed from the start; nothing recorded is ever changed."""
+    seen = {name for s in plan["sessions"] if s["real"] == real for batch in s["batches"] for name in batch}
+    new = [name for name in names if name not in seen]
+    if not new:
+        return
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(folder).name)[:20].strip("-") or "session"
+    plan["sessions"].append(
+        {
+            "id": f"{len(plan['sessions']) + 1:02d}_{slug}",
+            "folder": folder,
+            "real": real,  # one folder stays one folder by another path or a symlink
+            "filter": filter_name,  # given with the folder; null: the headers say
+            "batches": equal_parts(new, config["frames_per_batch"]),
+        }
+    )
+
+
+def input_folders():
+    """The listed folders with the filter that was given for each, or none."""
+    return [(e["path"], e.get("filter")) if isinstance(e, dict) else (e, None) for e in config["input"]]
+
+
+def make_plan():
+    """The recorded sessions, plus a new one for each listed folder that holds frames not seen before."""
+    plan = json.loads(AS_READ[PLAN_FILE] or '{"version": 1, "sessions": []}')
+    if not MAIN:
+        return plan  # a cluster job lists no folder: its node may see other files by now
+    folders = input_folders()
+    for folder, filter_name in folders:
+        real = os.path.realpath(folder)
+        if os.path.isdir(real):
+            add_session(plan, folder, real, filter_name, lights_in(real))
+        elif os.path.exists(real):
+            raise WorkflowError(f"input {folder} is a file: give the folder that holds the lights")
+        elif real not in {s["real"] for s in plan["sessions"]}:
+            raise WorkflowError(f"input folder {folder} does not exist (relative paths start at {os.getcwd()})")
+        # else: lights moved away after the run; what was made from them stays valid
+    if not folders:
+        add_session(plan, f"{RUN}/lights", "demo", None, DEMO_LIGHTS)
+    listed = {os.path.realpath(folder) for folder, _ in folders} or {"demo"}
+    empty = [folder for folder, _ in folders if os.path.realpath(folder) not in {s["real"] for s in plan["sessions"]}]
+    if empty:
+        raise WorkflowError(
+            f"no lights in {', '.join(empty)}: expected files named .fit, .fits or .fts, also with .gz or .fz behind"
+        )
+    for session in plan["sessions"]:
+        session["listed"] = session["real"] in listed
+    first = plan["sessions"][0]
+    if not first["listed"]:
+        raise WorkflowError(
+            f"run {RUN_ID} was started with {first['folder']}: its reference and sky template come from there. "
+            "List that folder in input, or use another run_id"
+        )
+    return plan
+
+
+PLAN = make_plan()
+SESSIONS = {s["id"]: s for s in PLAN["sessions"] if s["listed"]}  # in the order of first appearance
+FIRST = next(iter(SESSIONS))
+
+
+def batches_of(session):
+    """Batch ids of one session."""
+    return [f"{k + 1:04d}" for k in range(len(SESSIONS[session]["batches"]))]
+
+
+def lights(wildcards):
+    """The raw frames of a batch, for params. As input, a missing one would be passed over where its results exist."""
+    session = SESSIONS[wildcards.session]
+    names = session["batches"][int(wildcards.batch) - 1]
+    return {"folder": session["folder"], "names": names, "filter": session["filter"]}
+
+
+def of_session(pattern):
+    """Input function: the pattern for every batch of the job's session."""
+    return lambda wildcards: expand(pattern, session=wildcards.session, batch=batches_of(wildcards.session))
+
+
+def of_sessions(pattern):
+    """The pattern for every session."""
+    return expand(pattern, session=SESSIONS)
+
+
+def of_run(pattern):
+    """The pattern for every batch of every session."""
+    return [path for session in SESSIONS for path in expand(pattern, session=session, batch=batches_of(session))]
+
+
+def sessions_so_far(session):
+    """The sessions up to and with this one: a job never takes from a later one, so a new night changes no old job."""
+    order = list(SESSIONS)
+    return order[: order.index(session) + 1]
+
+
+def of_run_so_far(pattern):
+    """Input function: the pattern for every batch of the job's session and of those before it."""
+    return lambda wildcards: [
+        path for s in sessions_so_far(wildcards.session) for path in expand(pattern, session=s, batch=batches_of(s))
+    ]
+
+
+def before(pattern):
+    """Input function: the pattern for every session before the job's own."""
+    return lambda wildcards: expand(pattern, session=sessions_so_far(wildcards.session)[:-1])
+
+
+def so_far(pattern):
+    """Input function: the pattern for every session up to and with the job's own."""
+    return lambda wildcards: expand(pattern, session=sessions_so_far(wildcards.session))
+
+
+def fair_threads(wildcards):
+    """Threads of a batch job: the cores shared between the batches of the run, four at the most."""
+    n_batches = sum(len(session["batches"]) for session in SESSIONS.values())
+    return min(4, -(-(workflow.cores or 1) // n_batches))

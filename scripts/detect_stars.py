@@ -1,0 +1,66 @@
+"""List the stars and the suspicious pixels of a batch of lights."""
+
+from pathlib import Path
+
+import numpy as np
+from tilestack import bayer, job, lights, records, selection, stars
+from tilestack.kernels import detection
+from tilestack.records import rounded
+
+# Height of a hot or cold pixel over its neighbours, in standard deviations; one in 10^8 pixels of noise reaches it.
+DEFECT_KAPPA = 6.0
+
+
+def detect_stars(folder, names, facts_paths, out, *, session, filters, scan, sigma, max_stars):
+    """facts_paths: by session id, the facts of its batches; those of this session and of the ones before it."""
+    facts = [(s, [file for path in paths for file in records.read(path)["files"]]) for s, paths in facts_paths.items()]
+    decided = selection.decide(facts, scan, filters)[session]
+    used = [file["name"] for file in decided["files"] if file["status"] != "excluded"]
+    fact_of = {fact["name"]: fact for fact in facts[-1][1]}
+    file_of = {file["name"]: file for file in decided["files"]}
+    pattern, frames, suspects = decided["bayer_pattern"], [], []
+    for name in names:
+        entry = {key: file_of[name][key] for key in ("name", "status", "reason", "exposure_s", "filter", "gain_e_adu")}
+        entry |= {"date_obs": fact_of[name].get("date_obs"), "sha256": fact_of[name]["sha256"]}
+        if entry["status"] != "excluded":
+            image, _ = lights.read(Path(folder, name))
+            found = stars.find(image, pattern, sigma=sigma, max_stars=max_stars, saturation=decided["saturation_adu"])
+            entry |= {"index": used.index(name), **as_record(found)}
+            suspects.append(detection.defects(image, bayer.channel_cell(pattern), found["noise"], DEFECT_KAPPA))
+        frames.append(entry)
+    places, counts = np.unique(np.concatenate([np.empty((0, 2), int), *suspects]), axis=0, return_counts=True)
+    keep = counts >= max(1, 0.1 * len(suspects))
+    records.write(
+        out,
+        {
+            "session": session,
+            **{key: decided[key] for key in ("shape", "colour_mode", "bayer_pattern", "saturation_adu")},
+            "channels": bayer.channels(pattern),
+            "frames": frames,
+            "defects": {"y": places[keep, 0], "x": places[keep, 1], "count": counts[keep], "n_frames": len(suspects)},
+        },
+    )
+
+
+def as_record(found):
+    """Detections as a record, rounded to what they are good for."""
+    columns = {key: rounded(found[key], 7 if key in ("x", "y") else 5) for key in found if np.ndim(found[key])}
+    per_channel = {key: columns.pop(key) for key in ("level", "noise")}
+    return {"n_detected": found["n_detected"], **per_channel, "stars": columns}
+
+
+if __name__ == "__main__":
+    with job.started(snakemake):
+        paths = iter(snakemake.input.facts)
+        params = snakemake.params
+        detect_stars(
+            params.lights["folder"],
+            params.lights["names"],
+            {s: [next(paths) for _ in range(n)] for s, n in params.n_batches.items()},
+            snakemake.output[0],
+            session=snakemake.wildcards.session,
+            filters=params.filters,
+            scan=params.scan,
+            sigma=params.sigma,
+            max_stars=params.max_stars,
+        )

@@ -1,0 +1,78 @@
+"""Decide on the lights of the run, and stop it where it cannot go on."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+from tilestack import job, records, selection
+
+
+def scan_input(facts_paths, out, *, plan, scan, assumptions, run_folder):
+    """facts_paths: by session id, the paths of its batches, in order; plan: by session id, its folder and filter."""
+    facts = {s: [records.read(path)["files"] for path in paths] for s, paths in facts_paths.items()}
+    sessions = [(s, [file for batch in batches for file in batch]) for s, batches in facts.items()]
+    decided = selection.decide(sessions, scan, {s: entry["filter"] for s, entry in plan.items()})
+    mode = selection.check(decided, assumptions)
+    disk = check_disk(decided, facts, run_folder)
+    files = [
+        {**file, "session": s, **{key: fact.get(key) for key in ("sha256", "date_obs", "level_adu", "noise_adu", "n_peaks")}}
+        for s, all_facts in sessions
+        for file, fact in zip(decided[s]["files"], all_facts, strict=True)
+    ]
+    counts = Counter(file["status"] for file in files)
+    settled = [
+        {"id": s, "folder": plan[s]["folder"], **{key: item for key, item in decided[s].items() if key != "files"}}
+        for s in decided
+    ]
+    summary = {"files": len(files), **{key: counts[key] for key in ("ok", "warning", "excluded")}, "mode": mode}
+    records.write(
+        out,
+        {
+            "phase": 0,
+            "phase_name": "SCAN_INPUT",
+            "status": "ok",
+            "summary": summary,
+            "mode": mode,
+            "colour_mode": settled[0]["colour_mode"],
+            "filter": next((file["filter"] for file in files if file["filter"]), None),
+            "reasons": dict(Counter(file["reason"] for file in files if file["reason"])),
+            "warnings": dict(Counter(warning for file in files for warning in file["warnings"])),
+            "sessions": settled,
+            "files": files,
+            "disk": disk,
+        },
+    )
+
+
+def check_disk(decided, facts, run_folder):
+    """Compare what the run will write with the space there is, less what it has written before."""
+    batches = []
+    for s, result in decided.items():
+        used = iter(file["status"] != "excluded" for file in result["files"])
+        for batch in facts[s]:
+            n_used = sum(next(used) for _ in batch)
+            batches.append((n_used, *(result["shape"] or (0, 0))))
+    need = selection.disk_need_bytes(batches)
+    written = sum(path.stat().st_size for path in Path(run_folder, "work").rglob("*.fits"))
+    free = shutil.disk_usage(run_folder).free
+    if need - written > free:
+        raise job.Stop(
+            "insufficient_disk_space",
+            f"the run writes up to {need / 1e9:.1f} GB under {run_folder} ({written / 1e9:.1f} GB of them are there), "
+            f"the disk has {free / 1e9:.1f} GB left: free space, or start from another --directory",
+            "insufficient_disk_space",
+        )
+    return {"need_bytes": need, "written_bytes": written, "free_bytes": free}
+
+
+if __name__ == "__main__":
+    with job.started(snakemake):
+        paths = iter(snakemake.input)
+        scan_input(
+            {s: [next(paths) for _ in entry["batches"]] for s, entry in snakemake.params.plan.items()},
+            snakemake.output[0],
+            plan=snakemake.params.plan,
+            scan=snakemake.params.scan,
+            assumptions=snakemake.params.assumptions,
+            run_folder=snakemake.params.run_folder,
+        )

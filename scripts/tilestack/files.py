@@ -1,0 +1,112 @@
+"""FITS files of the workflow: written once, in one step, also plane by plane and row by row; read by memory map."""
+
+import contextlib
+import os
+
+import numpy as np
+from astropy.io import fits
+
+BLOCK = 2880
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A temporary path in the same folder, moved to `path` when all went well, removed when not."""
+    draft = f"{path}.{os.getpid()}.tmp"
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+
+
+class Writer:
+    """A FITS file of image extensions that is written piece by piece, so that memory holds one piece.
+
+    Use as a context; the file appears under its name when the context ends without an error.
+
+    Parameters
+    ----------
+    path : path
+    cards : dict
+        Cards of the primary header, values or (value, comment).
+    """
+
+    def __init__(self, path, cards):
+        self.path, self.cards = path, cards
+
+    def __enter__(self):
+        self._context = replacing(self.path)
+        self._stream = open(self._context.__enter__(), "wb")
+        primary = fits.PrimaryHDU()
+        primary.header.update(_checked(self.cards))
+        self._stream.write(primary.header.tostring().encode())
+        return self
+
+    def __exit__(self, *error):
+        self._stream.close()
+        self._context.__exit__(*error)
+
+    def reserve(self, name, shape, dtype, cards=()):
+        """Append the header of an image and room for its pixels; fill it with ``put``.
+
+        Returns
+        -------
+        int
+            Handle for ``put``.
+        """
+        header = fits.ImageHDU(name=name).header
+        dtype = np.dtype(dtype)
+        header["BITPIX"] = {"i2": 16, "i4": 32, "u1": 8, "f4": -32, "f8": -64}[dtype.str[1:]]
+        header["NAXIS"] = len(shape)
+        for axis, length in enumerate(reversed(shape), start=1):
+            header.set(f"NAXIS{axis}", length, after=f"NAXIS{axis - 1}" if axis > 1 else "NAXIS")
+        header.update(_checked(dict(cards)))
+        self._stream.seek(0, os.SEEK_END)
+        self._stream.write(header.tostring().encode())
+        start = self._stream.tell()
+        n_bytes = int(np.prod(shape)) * dtype.itemsize
+        # Real blocks, not a hole: a full disk shows here as an error, not later as a killed job.
+        os.posix_fallocate(self._stream.fileno(), start, -(-n_bytes // BLOCK) * BLOCK)
+        return start
+
+    def put(self, start, array, first=0):
+        """Write pixels at a reserved place, `first` being the number of pixels before them."""
+        big = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder(">"))
+        self._stream.seek(start + first * array.dtype.itemsize)
+        self._stream.write(big.tobytes())
+
+    def append(self, name, array, cards=()):
+        """Append an image with all its pixels."""
+        self.put(self.reserve(name, array.shape, array.dtype, cards), array)
+
+    def append_table(self, name, columns):
+        """Append a binary table of equally long columns, by name."""
+        table = fits.BinTableHDU(np.rec.fromarrays(list(columns.values()), names=list(columns)), name=name)
+        self._stream.seek(0, os.SEEK_END)
+        self._stream.write(table.header.tostring().encode())
+        data = np.ascontiguousarray(table.data.view(np.ndarray)).astype(table.data.dtype.newbyteorder(">")).tobytes()
+        self._stream.write(data + b"\0" * (-len(data) % BLOCK))
+
+
+def _checked(cards):
+    """Cards with what FITS cannot hold left out: null values."""
+    plain = {}
+    for key, item in cards.items():
+        value = item[0] if isinstance(item, tuple) else item
+        if value is not None and not (isinstance(value, float) and not np.isfinite(value)):
+            plain[key] = item
+    return plain
+
+
+@contextlib.contextmanager
+def opened(path):
+    """A FITS file of the workflow: extension name -> HDU, pixels by memory map and as stored."""
+    with fits.open(path, memmap=True, do_not_scale_image_data=True) as hdus:
+        yield hdus
+
+
+def native(array):
+    """The array in native byte order, which numba asks for."""
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))

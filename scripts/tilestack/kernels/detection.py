@@ -1,0 +1,386 @@
+"""Kernels of star detection: fits of stars to raw pixels, and pixels that are no part of the sky."""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+# A Moffat profile of beta = 3 as two circular Gaussians: share of the flux, and sigma over FWHM. Fitted over radii of
+# 0-5 FWHM, largest error 1.1 % of the peak. Gaussians integrate over a pixel in closed form, a Moffat does not.
+SHARES = np.array([0.4462, 0.5538])
+SIGMAS = np.array([0.3769, 0.7146]) / 1.01444
+MOST_ITERATIONS = 25
+# Bits of a star's flags.
+SATURATED, BLENDED, EDGE, FAILED = 1, 2, 4, 8
+# The four pixels at distance 1.
+NEXT_Y, NEXT_X = np.array([-1, 0, 0, 1]), np.array([0, -1, 1, 0])
+# Columns of the table of fitted stars, behind which come flux and flux error of each channel.
+COLUMNS = ("x", "y", "position_error", "fwhm", "fwhm_error", "peak", "flags")
+
+
+def fit_stars(image, cell, noise, start, saturation):
+    """Fit a circular star profile to raw pixels, each channel with its own flux and sky.
+
+    The profile is integrated over the pixels and the pixels of a mosaic are taken as they are, so the position has no
+    bias with the phase of the star in its pixel, and undersampled stars keep their FWHM and colour.
+
+    Parameters
+    ----------
+    image : (h, w) float32 array, ADU
+        Raw light. NaN marks a pixel without data.
+    cell : (2, 2) int64 array
+        Channel of each phase of the mosaic; all 0 for mono.
+    noise : (c,) float64 array, ADU
+        Standard deviation of a sky pixel by channel.
+    start : (n, 3) float64 array, pixels
+        x, y (0 is the centre of the first pixel) and FWHM of the detections, brightest first.
+    saturation : float, ADU
+        Pixels from here on are left out of the fit; infinity for none.
+
+    Returns
+    -------
+    table : (n, 7 + 2 c) float64 array
+        ``COLUMNS`` in pixels and ADU (peak: brightest raw pixel above the sky, within 1 FWHM), then flux of each
+        channel, then its error, in ADU over all pixels. ``flags`` adds SATURATED, BLENDED (the next star is closer
+        than 2.5 FWHM), EDGE (the window leaves the frame) and FAILED. NaN where the fit failed.
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong or a noise is not positive.
+
+    Notes
+    -----
+    Levenberg-Marquardt on position, ln FWHM, flux and sky, all pixels of a channel with equal weight: so the flux is
+    linear in the data. Pixels nearer to another star than to this one are left out.
+    """
+    if image.ndim != 2 or cell.shape != (2, 2) or start.ndim != 2 or start.shape[1] != 3:
+        raise ValueError(f"need (h, w), (2, 2) and (n, 3), got {image.shape}, {cell.shape} and {start.shape}")
+    noise = np.asarray(noise, dtype=float)
+    if not (noise > 0).all() or len(noise) != cell.max() + 1:
+        raise ValueError(f"need a positive noise for each of {cell.max() + 1} channels, got {noise}")
+    image = np.ascontiguousarray(image, dtype=np.float32)
+    return _fit_stars(image, cell, noise, np.ascontiguousarray(start, dtype=float), float(saturation))
+
+
+@njit(cache=True, parallel=True, fastmath={"contract"})
+def _fit_stars(image, cell, noise, start, saturation):
+    n, n_channels = len(start), len(noise)
+    table = np.full((n, 7 + 2 * n_channels), np.nan)
+    for k in prange(n):
+        _fit_star(image, cell, noise, start, k, saturation, table[k])
+    return table
+
+
+@njit(fastmath={"contract"})
+def _fit_star(image, cell, noise, start, k, saturation, row):
+    h, w = image.shape
+    n_channels = len(noise)
+    x0, y0, fwhm0 = start[k, 0], start[k, 1], max(start[k, 2], 1.2)
+    reach = min(max(int(math.ceil(2.2 * fwhm0 + 1)), 4), 24)
+    cx, cy = int(round(x0)), int(round(y0))
+    left, right = max(cx - reach, 0), min(cx + reach, w - 1)
+    bottom, top = max(cy - reach, 0), min(cy + reach, h - 1)
+    flags = 0
+    if cx - reach < 0 or cy - reach < 0 or cx + reach > w - 1 or cy + reach > h - 1:
+        flags |= EDGE
+    nx, ny = right - left + 1, top - bottom + 1
+    row[6] = flags | FAILED
+    if nx < 5 or ny < 5:
+        return
+
+    # Neighbours that reach into the window.
+    near = np.empty(16, np.int64)
+    n_near = 0
+    for j in range(len(start)):
+        dx, dy = start[j, 0] - x0, start[j, 1] - y0
+        if j != k and abs(dx) <= 2 * reach and abs(dy) <= 2 * reach and n_near < 16:
+            near[n_near] = j
+            n_near += 1
+            if dx * dx + dy * dy < (2.5 * fwhm0) ** 2:
+                flags |= BLENDED
+    use = np.zeros((ny, nx), np.bool_)
+    peak = -np.inf
+    n_used = np.zeros(n_channels)
+    low = np.full(n_channels, np.inf)
+    for j in range(ny):
+        for i in range(nx):
+            y, x = bottom + j, left + i
+            value = image[y, x]
+            d2 = (x - x0) ** 2 + (y - y0) ** 2
+            if np.isnan(value):
+                continue
+            if value >= saturation:
+                if d2 < (1.5 * fwhm0 + 1) ** 2:
+                    flags |= SATURATED
+                continue
+            mine = True
+            for m in range(n_near):
+                dx, dy = x - start[near[m], 0], y - start[near[m], 1]
+                mine &= dx * dx + dy * dy >= d2
+            if mine:
+                use[j, i] = True
+                channel = cell[y % 2, x % 2]
+                n_used[channel] += 1
+                low[channel] = min(low[channel], value)
+                if d2 < (fwhm0 + 1) ** 2:
+                    peak = max(peak, value)
+    row[6] = flags | FAILED
+    if n_used.min() < 6:
+        return
+
+    # x, y, ln FWHM, then flux and sky of each channel.
+    size = 3 + 2 * n_channels
+    p = np.zeros(size)
+    p[0], p[1], p[2] = x0, y0, math.log(fwhm0)
+    for c in range(n_channels):
+        p[3 + n_channels + c] = low[c]
+    normal, gradient = np.zeros((size, size)), np.zeros(size)
+    profile = np.empty((2, 3, nx + ny))
+    # Flux and sky are linear: one step with the shape held gives their start.
+    chi2 = _normal(image, cell, noise, use, left, bottom, p, profile, normal, gradient)
+    for a in range(3):
+        normal[a, :] = 0.0
+        normal[:, a] = 0.0
+        normal[a, a] = 1.0
+        gradient[a] = 0.0
+    step = _solve(normal, gradient)
+    if np.isnan(step[0]):
+        return
+    p += step
+    chi2 = _normal(image, cell, noise, use, left, bottom, p, profile, normal, gradient)
+    damping = 1e-3
+    trial_normal, trial_gradient = np.empty_like(normal), np.empty_like(gradient)
+    converged = False
+    for _ in range(MOST_ITERATIONS):
+        damped = normal.copy()
+        for a in range(size):
+            damped[a, a] *= 1 + damping
+        step = _solve(damped, gradient)
+        if np.isnan(step[0]):
+            return
+        trial = p + step
+        trial[2] = min(max(trial[2], math.log(0.4)), math.log(2.0 * reach))
+        if abs(trial[0] - x0) > reach / 2 or abs(trial[1] - y0) > reach / 2:
+            damping *= 10
+            if damping > 1e6:
+                return
+            continue
+        trial_chi2 = _normal(image, cell, noise, use, left, bottom, trial, profile, trial_normal, trial_gradient)
+        if trial_chi2 <= chi2:
+            moved = abs(step[0]) + abs(step[1]) + abs(step[2])
+            p, chi2 = trial, trial_chi2
+            normal[:], gradient[:] = trial_normal, trial_gradient
+            damping = max(damping / 10, 1e-9)
+            if moved < 1e-4:
+                converged = True
+                break
+        else:
+            damping *= 10
+            if damping > 1e6:
+                converged = True
+                break
+    covariance = _inverse(normal)
+    if not converged or np.isnan(covariance[0, 0]):
+        return
+    row[0], row[1] = p[0], p[1]
+    row[2] = math.sqrt((covariance[0, 0] + covariance[1, 1]) / 2)
+    row[3] = math.exp(p[2])
+    row[4] = row[3] * math.sqrt(covariance[2, 2])
+    sky = 0.0
+    for c in range(n_channels):
+        row[7 + c] = p[3 + c]
+        row[7 + n_channels + c] = math.sqrt(covariance[3 + c, 3 + c])
+        sky += p[3 + n_channels + c] / n_channels
+    row[5] = peak - sky
+    row[6] = flags
+
+
+@njit(fastmath={"contract"})
+def _normal(image, cell, noise, use, left, bottom, p, profile, normal, gradient):
+    """Fill the normal equations at p, return chi^2."""
+    ny, nx = use.shape
+    n_channels = len(noise)
+    fwhm = math.exp(p[2])
+    root = math.sqrt(2.0)
+    # profile[i] holds, for each column and then each row, the integral over the pixel and its derivatives by
+    # position and by ln FWHM.
+    for i in range(2):
+        sigma = SIGMAS[i] * fwhm
+        norm = 1.0 / (math.sqrt(2 * math.pi) * sigma)
+        for axis in range(2):
+            n, first, centre, base = (nx, left, p[0], 0) if axis == 0 else (ny, bottom, p[1], nx)
+            u = (first - 0.5 - centre) / sigma
+            edge, density = math.erf(u / root), norm * math.exp(-u * u / 2)
+            for j in range(n):
+                v = (first + j + 0.5 - centre) / sigma
+                next_edge, next_density = math.erf(v / root), norm * math.exp(-v * v / 2)
+                profile[i, 0, base + j] = (next_edge - edge) / 2
+                profile[i, 1, base + j] = density - next_density
+                profile[i, 2, base + j] = sigma * (u * density - v * next_density)
+                u, edge, density = v, next_edge, next_density
+    normal[:] = 0.0
+    gradient[:] = 0.0
+    chi2 = 0.0
+    for j in range(ny):
+        for i in range(nx):
+            if not use[j, i]:
+                continue
+            c = cell[(bottom + j) % 2, (left + i) % 2]
+            flux, weight = p[3 + c], 1.0 / (noise[c] * noise[c])
+            value, by_x, by_y, by_fwhm = 0.0, 0.0, 0.0, 0.0
+            for m in range(2):
+                px, py = profile[m, 0, i], profile[m, 0, nx + j]
+                value += SHARES[m] * px * py
+                by_x += SHARES[m] * profile[m, 1, i] * py
+                by_y += SHARES[m] * px * profile[m, 1, nx + j]
+                by_fwhm += SHARES[m] * (profile[m, 2, i] * py + px * profile[m, 2, nx + j])
+            residual = image[bottom + j, left + i] - flux * value - p[3 + n_channels + c]
+            chi2 += weight * residual * residual
+            d0, d1, d2 = flux * by_x, flux * by_y, flux * by_fwhm
+            f, s = 3 + c, 3 + n_channels + c
+            normal[0, 0] += weight * d0 * d0
+            normal[0, 1] += weight * d0 * d1
+            normal[0, 2] += weight * d0 * d2
+            normal[1, 1] += weight * d1 * d1
+            normal[1, 2] += weight * d1 * d2
+            normal[2, 2] += weight * d2 * d2
+            normal[0, f] += weight * d0 * value
+            normal[1, f] += weight * d1 * value
+            normal[2, f] += weight * d2 * value
+            normal[0, s] += weight * d0
+            normal[1, s] += weight * d1
+            normal[2, s] += weight * d2
+            normal[f, f] += weight * value * value
+            normal[f, s] += weight * value
+            normal[s, s] += weight
+            gradient[0] += weight * d0 * residual
+            gradient[1] += weight * d1 * residual
+            gradient[2] += weight * d2 * residual
+            gradient[f] += weight * value * residual
+            gradient[s] += weight * residual
+    for a in range(len(p)):
+        for b in range(a):
+            normal[a, b] = normal[b, a]
+    return chi2
+
+
+@njit(fastmath={"contract"})
+def _cholesky(matrix):
+    """Lower Cholesky factor; its first element is NaN where the matrix is not positive definite."""
+    n = len(matrix)
+    factor = np.zeros((n, n))
+    for a in range(n):
+        for b in range(a + 1):
+            total = matrix[a, b]
+            for m in range(b):
+                total -= factor[a, m] * factor[b, m]
+            if a == b:
+                if not total > 1e-14 * abs(matrix[a, a]):
+                    factor[0, 0] = np.nan
+                    return factor
+                factor[a, a] = math.sqrt(total)
+            else:
+                factor[a, b] = total / factor[b, b]
+    return factor
+
+
+@njit(fastmath={"contract"})
+def _solve(matrix, right):
+    factor = _cholesky(matrix)
+    n = len(right)
+    x = right.copy()
+    if np.isnan(factor[0, 0]):
+        x[0] = np.nan
+        return x
+    for a in range(n):
+        for m in range(a):
+            x[a] -= factor[a, m] * x[m]
+        x[a] /= factor[a, a]
+    for a in range(n - 1, -1, -1):
+        for m in range(a + 1, n):
+            x[a] -= factor[m, a] * x[m]
+        x[a] /= factor[a, a]
+    return x
+
+
+@njit(fastmath={"contract"})
+def _inverse(matrix):
+    n = len(matrix)
+    inverse = np.empty((n, n))
+    unit = np.zeros(n)
+    for a in range(n):
+        unit[:] = 0.0
+        unit[a] = 1.0
+        inverse[a] = _solve(matrix, unit)
+    return inverse
+
+
+def defects(image, cell, noise, kappa, isolation=0.12):
+    """Pixels that stand alone: far from their neighbours of the same colour while those next to them are calm.
+
+    Parameters
+    ----------
+    image : (h, w) float32 array, ADU
+        Raw light. NaN marks a pixel without data.
+    cell : (2, 2) int64 array
+        Channel of each phase of the mosaic; all 0 for mono.
+    noise : (c,) float64 array, ADU
+        Standard deviation of a sky pixel by channel.
+    kappa : float
+        Least height over the neighbours, in units of the noise.
+    isolation : float
+        Most that the pixels at distance 1 may share of the height, beyond 3 sigma. Of a star of FWHM 1.8 px they have
+        0.4, of a hot pixel nothing.
+
+    Returns
+    -------
+    (n, 2) int64 array
+        Row and column of each, in row order. Hot and cold ones alike; the two outermost rows and columns have none.
+    """
+    if image.ndim != 2 or cell.shape != (2, 2) or not kappa > 0:
+        raise ValueError(f"need (h, w), (2, 2) and kappa > 0, got {image.shape}, {cell.shape} and {kappa}")
+    image = np.ascontiguousarray(image, dtype=np.float32)
+    return _defects(image, cell, np.asarray(noise, dtype=float), float(kappa), float(isolation))
+
+
+@njit(cache=True, fastmath={"contract"})
+def _defects(image, cell, noise, kappa, isolation):
+    h, w = image.shape
+    found = []
+    mosaic = cell.max() > 0
+    step = 2 if mosaic else 1
+    ring = np.empty(8)
+    for y in range(2, h - 2):
+        for x in range(2, w - 2):
+            limit = kappa * noise[cell[y % 2, x % 2]]
+            value = image[y, x]
+            # Most pixels leave here: compare with two neighbours before sorting eight.
+            if not abs(value - (image[y, x - step] + image[y, x + step]) / 2) > limit / 2:
+                continue
+            n = 0
+            for dy in range(-step, step + 1, step):
+                for dx in range(-step, step + 1, step):
+                    if dy != 0 or dx != 0:
+                        ring[n] = image[y + dy, x + dx]
+                        n += 1
+            ring.sort()
+            sign = 1.0 if value > ring[7] else -1.0
+            height = value - ring[7] if sign > 0 else ring[0] - value
+            middle = (ring[3] + ring[4]) / 2
+            if not (height > limit / 2 and abs(value - middle) > limit):
+                continue
+            allowed = isolation * abs(value - middle)
+            alone = True
+            for m in range(4):
+                yn, xn = y + NEXT_Y[m], x + NEXT_X[m]
+                # Over the pixels of its own colour on both sides, or over the ring.
+                own = (image[yn, max(xn - 2, 0)] + image[yn, min(xn + 2, w - 1)]) / 2 if mosaic else middle
+                if not sign * (image[yn, xn] - own) < allowed + 3 * noise[cell[yn % 2, xn % 2]]:
+                    alone = False
+            if alone:
+                found.append((y, x))
+    result = np.empty((len(found), 2), np.int64)
+    for k in range(len(found)):
+        result[k, 0], result[k, 1] = found[k]
+    return result

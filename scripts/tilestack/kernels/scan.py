@@ -1,0 +1,110 @@
+"""Kernels of SCAN_INPUT: what the pixels of a light say without any model of the camera."""
+
+import numpy as np
+from numba import njit
+
+# A star in a 2x2-binned light is wider than a pixel: this many of its eight neighbours stand out too.
+STAR_NEIGHBOURS = 3
+
+
+def levels(image):
+    """Count and bound the pixels of a light.
+
+    Parameters
+    ----------
+    image : (h, w) float32 array, ADU
+        NaN marks a pixel without data.
+
+    Returns
+    -------
+    n_nan, n_zero : int
+    lowest, highest : float, ADU
+        NaN where no pixel has data.
+    n_highest : int
+        Number of pixels at exactly the highest value.
+    """
+    if image.ndim != 2:
+        raise ValueError(f"image must be (h, w), got shape {image.shape}")
+    return _levels(np.ascontiguousarray(image, dtype=np.float32))
+
+
+@njit(cache=True, fastmath={"contract"})
+def _levels(image):
+    n_nan, n_zero, n_highest = 0, 0, 0
+    lowest, highest = np.inf, -np.inf
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            value = image[y, x]
+            if not np.isfinite(value):
+                n_nan += 1
+                continue
+            if value == 0:
+                n_zero += 1
+            if value < lowest:
+                lowest = value
+            if value > highest:
+                highest, n_highest = value, 1
+            elif value == highest:
+                n_highest += 1
+    if n_highest == 0:
+        return n_nan, n_zero, np.nan, np.nan, 0
+    return n_nan, n_zero, lowest, highest, n_highest
+
+
+def peaks(binned, background, noise, block, limit):
+    """Star-like maxima of a binned light.
+
+    Parameters
+    ----------
+    binned : (h, w) float32 array, ADU
+        Light in 2x2 sums or means, so that a mosaic has one colour; NaN marks no data.
+    background : (h // block, w // block) float64 array, ADU
+        Sky in blocks of the binned light.
+    noise : float, ADU
+        Standard deviation of a binned pixel.
+    block : int
+        Side of a block in binned pixels.
+    limit : float
+        Least height of a peak above the sky, in units of ``noise``.
+
+    Returns
+    -------
+    height : (n,) float64 array, ADU
+        Height above the sky.
+    ring : (n,) float64 array
+        Mean of the four nearest neighbours over the height: the same for all stars of a linear light.
+    """
+    if binned.ndim != 2 or background.ndim != 2:
+        raise ValueError(f"need two images, got shapes {binned.shape} and {background.shape}")
+    if not noise > 0 or block < 1:
+        raise ValueError(f"need noise > 0 and block >= 1, got {noise} and {block}")
+    return _peaks(np.ascontiguousarray(binned, dtype=np.float32), background, float(noise), int(block), float(limit))
+
+
+@njit(cache=True, fastmath={"contract"})
+def _peaks(binned, background, noise, block, limit):
+    rows, columns = background.shape
+    height, ring = [], []
+    for y in range(2, min(rows * block, binned.shape[0] - 2)):
+        for x in range(2, min(columns * block, binned.shape[1] - 2)):
+            sky = background[y // block, x // block]
+            value = binned[y, x] - sky
+            if not value > limit * noise:
+                continue
+            largest, standing, near = True, 0, 0.0
+            for dy in range(-1, 2):
+                for dx in range(-1, 2):
+                    if dy == 0 and dx == 0:
+                        continue
+                    neighbour = binned[y + dy, x + dx] - sky
+                    # ">=" on one side only, so that of two equal pixels one is the peak.
+                    if neighbour > value or (neighbour == value and (dy < 0 or (dy == 0 and dx < 0))):
+                        largest = False
+                    if neighbour > max(2.5 * noise, 0.1 * value):
+                        standing += 1
+                    if dy == 0 or dx == 0:
+                        near += neighbour / 4
+            if largest and standing >= STAR_NEIGHBOURS:
+                height.append(value)
+                ring.append(near / value)
+    return np.array(height), np.array(ring)

@@ -1,0 +1,129 @@
+"""PREWARP of frames: from the raw light to 16-bit pixels on the lattice, with sky and noise of its mesh cells."""
+
+import numpy as np
+
+from tilestack import bayer, files, geometry, lights
+from tilestack.kernels import prewarp as kernel
+from tilestack.lattice import bilinear, filled, mesh_centres
+from tilestack.records import rounded
+
+CODES = 65533  # -32767 ... 32766; -32768 is no data, 32767 saturated
+
+
+def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
+    """Resample frames into one FITS file, an image extension each.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the lights lie.
+    frames : list of dict
+        Entries of the registration record with a transform.
+    session : dict
+        Registration record: ``bayer_pattern``, ``saturation_adu``, ``defects``.
+    lattice : dict
+        ``shape``, ``bayer_pattern``, ``mesh_px`` of the lattice.
+    path : path
+        Output.
+    cfa : str
+        ``demosaic`` or ``subplane``.
+    cosmetic : bool
+        Replace the defective pixels of the session.
+
+    Returns
+    -------
+    list of dict
+        For each frame ``file``, ``index``, ``extension``, ``box`` (y0, x0, rows, columns on the lattice),
+        ``transform``, ``zero`` and ``scale`` of its codes, ``quantisation_loss`` (share of the variance that the
+        codes add), ``coverage`` (share of the box with data), ``n_saturated``, ``mesh_origin`` and, by channel and
+        mesh cell, ``sky``, ``noise`` (raw pixels) and ``pixel_noise`` (resampled pixels), all in ADU of the frame.
+    """
+    entries = []
+    cards = {
+        "SESSION": session["session"],
+        "BAYERPAT": lattice["bayer_pattern"],
+        "MESHPX": (lattice["mesh_px"], "side of a cell of sky and noise, px"),
+        "CONTENT": ("prewarped frames", "value = BZERO + BSCALE x code"),
+    }
+    with files.Writer(path, cards) as writer:
+        for number, frame in enumerate(frames, start=1):
+            image, _ = lights.read(folder / frame["file"])
+            entry, codes = _prewarp(image, frame, session, lattice, cfa=cfa, cosmetic=cosmetic)
+            entry |= {"file": frame["file"], "index": frame["index"], "extension": number}
+            y0, x0, *_ = entry["box"]
+            header = {
+                "FRAME": frame["file"][:68],
+                "BSCALE": entry["scale"],
+                "BZERO": entry["zero"],
+                "BLANK": -32768,
+                "BUNIT": "adu",
+                "LATTY0": (y0, "tile_offset_y: lattice row of the first row"),
+                "LATTX0": (x0, "tile_offset_x: lattice column of the first column"),
+            }
+            writer.append(f"FRAME{number:05d}", codes, header)
+            entries.append(entry)
+    return entries
+
+
+def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
+    pattern = session["bayer_pattern"]
+    transform = np.array(frame["transform"])
+    mosaic = pattern is not None
+    cell, lattice_cell = bayer.channel_cell(pattern), bayer.channel_cell(lattice["bayer_pattern"])
+    box = geometry.footprint_box(transform, image.shape, even=mosaic)
+    if cosmetic:
+        defects = session["defects"]
+        kernel.replace_defects(image, np.column_stack([defects["y"], defects["x"]]), 2 if mosaic else 1)
+    near = kernel.saturation_map(image, session["saturation_adu"])
+    raw_noise = kernel.noise_mesh(image, cell, lattice["mesh_px"])
+    planes, plane_of, step, offsets = _planes(image, cell, lattice_cell, cfa)
+    to_frame = geometry.inverse(transform)
+    warped, saturated = kernel.warp(planes, plane_of, step, offsets, near, to_frame, box)
+    origin, sky, pixel_noise = kernel.sky_mesh(warped, lattice_cell, box[0], box[1], lattice["mesh_px"])
+    noise = _on_lattice_mesh(raw_noise, to_frame, origin, sky.shape[1:], lattice["mesh_px"])
+    known = np.isfinite(warped)
+    low, high = (float(warped[known].min()), float(warped[known].max())) if known.any() else (0.0, 1.0)
+    scale = max(high - low, 1e-6 * max(abs(high), 1e-30)) / CODES
+    zero = low + 32767 * scale
+    codes = kernel.quantise(warped, saturated, zero, scale)
+    entry = {
+        "box": box,
+        "transform": frame["transform"],
+        "zero": zero,
+        "scale": scale,
+        "quantisation_loss": rounded(scale**2 / 12 / np.nanmedian(pixel_noise) ** 2, 3),
+        "coverage": float(known.mean()),
+        "n_saturated": int(saturated.sum()),
+        "mesh_origin": origin,
+        "sky": rounded(sky),
+        "noise": rounded(np.where(np.isnan(sky), np.nan, noise), 4),
+        "pixel_noise": rounded(pixel_noise, 4),
+    }
+    return entry, codes
+
+
+def _planes(image, cell, lattice_cell, cfa):
+    """What is resampled: planes, the plane of each lattice phase, raw pixels per plane pixel, and plane offsets."""
+    if cell.max() == 0:
+        return image[None], np.zeros((2, 2), np.int64), 1, np.zeros((1, 2), np.int64)
+    if cfa == "demosaic":
+        return kernel.demosaic(image, cell), lattice_cell, 1, np.zeros((3, 2), np.int64)
+    rows, columns = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+    offsets = np.array([(y, x) for y in (0, 1) for x in (0, 1)], np.int64)
+    planes = np.stack([image[y:rows:2, x:columns:2] for y, x in offsets])
+    colours = cell.ravel()
+    plane_of = np.zeros((2, 2), np.int64)
+    for y, x in offsets:
+        # Of the two greens the one on the same row parity, so that each lattice phase keeps to one sub-plane.
+        same = np.flatnonzero(colours == lattice_cell[y, x])
+        plane_of[y, x] = same[y] if len(same) == 2 else same[0]
+    return planes, plane_of, 2, offsets
+
+
+def _on_lattice_mesh(raw_mesh, to_frame, origin, shape, mesh):
+    """A mesh over the raw frame, read at the centres of lattice mesh cells."""
+    rows, columns = mesh_centres(origin, shape, mesh)
+    x, y = np.meshgrid(columns, rows)
+    points = geometry.apply(to_frame, np.column_stack([x.ravel(), y.ravel()]))
+    at_y, at_x = ((points[:, k] - (mesh - 1) / 2) / mesh for k in (1, 0))
+    return np.stack([bilinear(filled(plane), at_y, at_x).reshape(shape) for plane in raw_mesh])

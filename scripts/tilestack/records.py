@@ -1,0 +1,49 @@
+"""JSON records: what a phase did, in numbers. Lean: a gather job imports this and numpy, nothing else."""
+
+import json
+import math
+import os
+
+import numpy as np
+
+
+def read(path):
+    """The record in a JSON file."""
+    with open(path) as stream:
+        return json.load(stream)
+
+
+def write(path, record):
+    """Write a record in one step: numpy scalars and arrays as numbers and lists, what is not finite as null."""
+    draft = f"{path}.{os.getpid()}.tmp"
+    with open(draft, "w") as stream:
+        json.dump(_plain(record), stream, allow_nan=False, separators=(",", ":"))
+        stream.write("\n")
+    os.replace(draft, path)
+
+
+def rounded(values, digits=6):
+    """Array as nested lists of floats with so many significant digits; null where not finite."""
+    values = np.asarray(values, float)
+    if values.ndim:
+        return [rounded(value, digits) for value in values]
+    return float(f"{values:.{digits}g}") if np.isfinite(values) else None
+
+
+def array(values):
+    """Nested lists of a record as a float64 array; null is NaN."""
+    return np.array(values, dtype=float)
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,244 @@
+"""Decisions about lights, from the facts about them: which are used, what they are, whether the run can go on.
+
+A decision about a session looks at its own facts and at those of earlier sessions, never at later ones: so a new night
+changes nothing about an old one. Lean: no numpy.
+"""
+
+import fnmatch
+from collections import Counter
+from statistics import median
+
+from tilestack.job import Stop
+
+# A light that is much less noisy than the others and shows no stars where they do had another exposure.
+ODD_NOISE_RATIO = 0.6
+ODD_PEAK_SHARE = 0.1
+# Star counts fall as height^-1 or slower in linear lights: 0.6-1.1 measured, 1.2-2.2 after an asinh stretch.
+NONLINEAR_PEAK_SLOPE = 1.2
+# Response bends just below the full range of a sensor. ASSUME two percent: enough for the sensors at hand.
+SATURATED_SHARE = 0.98
+
+
+def decide(sessions, scan, given_filters=None):
+    """Decide on the lights of sessions, in their order.
+
+    Parameters
+    ----------
+    sessions : list of (str, list of dict)
+        Id and facts (``inspection.inspect``) of each session, first come first.
+    scan : dict
+        Section ``scan`` of the configuration.
+    given_filters : dict, optional
+        Filter of a session, by id, where ``input`` names one.
+
+    Returns
+    -------
+    dict
+        By session id: ``shape``, ``colour_mode`` (``mono`` or ``osc``), ``bayer_pattern``, ``saturation_adu`` (null:
+        none known) and ``files``: for each light in the given order ``name``, ``status`` (``ok``, ``warning``,
+        ``excluded``), ``reason``, ``message``, ``warnings``, ``exposure_s``, ``filter``, ``gain_e_adu``.
+    """
+    decided, seen, known = {}, {}, []
+    for session, facts in sessions:
+        result = _decide_session(facts, scan, (given_filters or {}).get(session), seen, known)
+        decided[session] = result
+        known += [f for f, file in zip(facts, result["files"], strict=True) if file["status"] != "excluded"]
+    return decided
+
+
+def _decide_session(all_facts, scan, given_filter, seen, known):
+    readable = [facts for facts in all_facts if facts["error"] is None]
+    shape = _majority([tuple(facts["shape"]) for facts in readable])
+    mode, pattern = _colour_mode(readable, scan)
+    camera = _majority([facts["camera"] for facts in readable if facts["camera"]])
+    bitpix = _majority([facts["bitpix"] for facts in readable])
+    typical = {"shape": shape, "pattern": pattern, "camera": camera, "bitpix": bitpix}
+    peers = [f for f in [*known, *readable] if tuple(f["shape"]) == shape]
+    files = []
+    for facts in all_facts:
+        reason, message = _fault(facts, scan, typical, peers, seen)
+        warnings = [] if reason else _warnings(facts, scan)
+        if not reason:
+            seen[facts["pixel_sha256"]] = facts["name"]
+        files.append(
+            {
+                "name": facts["name"],
+                "status": "excluded" if reason else "warning" if warnings else "ok",
+                "reason": reason,
+                "message": message,
+                "warnings": warnings,
+                "exposure_s": facts.get("exposure_s") or scan["exposure_s"],
+                "filter": given_filter or facts.get("filter") or scan["filter"],
+                "gain_e_adu": scan["gain_e_adu"] or facts.get("gain_e_adu"),
+            }
+        )
+    used = [f for f, file in zip(all_facts, files, strict=True) if file["status"] != "excluded"]
+    return {
+        "shape": list(shape) if shape else None,
+        "colour_mode": mode,
+        "bayer_pattern": pattern,
+        "saturation_adu": scan["saturation_adu"] or _saturation(used),
+        "files": files,
+    }
+
+
+def _majority(values):
+    """The most frequent value, of equals the first; None of none."""
+    return Counter(values).most_common(1)[0][0] if values else None
+
+
+def _colour_mode(readable, scan):
+    """Mono or one-shot colour, and the pattern: the configuration, else the headers, else what the pixels show."""
+    pattern = scan["bayer_pattern"]
+    if pattern == "auto":
+        pattern = _majority([f["bayer_pattern"] for f in readable if f["bayer_pattern"]])
+    mode = scan["colour_mode"]
+    if mode == "auto":
+        looks = sum(f["looks_cfa"] for f in readable) > len(readable) / 2
+        mode = "osc" if pattern or looks else "mono"
+    return mode, pattern if mode == "osc" else None
+
+
+def _fault(facts, scan, typical, peers, seen):
+    """Reason code and sentence for a light that is not used, or (None, None)."""
+    name = facts["name"]
+    for glob in scan["exclude"]:
+        if fnmatch.fnmatch(name, glob):
+            return "excluded_by_user", f"matches scan.exclude pattern {glob}"
+    if facts["error"]:
+        return facts["error"]["reason"], facts["error"]["message"]
+    kind = (facts["image_type"] or "").lower()
+    if any(word in kind for word in ("dark", "flat", "bias", "offset")):
+        return "not_a_light", f"IMAGETYP is {facts['image_type']!r}"
+    if facts["n_stacked"] > 1:
+        return "stacked_product", f"its header says that {facts['n_stacked']} exposures are in it"
+    if tuple(facts["shape"]) != typical["shape"]:
+        return "wrong_size", f"has {facts['shape']} rows and columns, most of the session {list(typical['shape'])}"
+    if scan["bayer_pattern"] == "auto" and facts["bayer_pattern"] not in (None, typical["pattern"]):
+        return "wrong_bayer_pattern", f"is {facts['bayer_pattern']}, most of the session {typical['pattern']}"
+    if facts["camera"] and facts["camera"] != typical["camera"]:
+        return "other_camera", f"is from {facts['camera']!r}, most of the session from {typical['camera']!r}"
+    if facts["nan_share"] > scan["nan_share_max"]:
+        return "nan_share", f"{facts['nan_share']:.0%} of its pixels hold no data (limit {scan['nan_share_max']:.0%})"
+    n_pixels = facts["shape"][0] * facts["shape"][1]
+    if facts["highest_adu"] == 0:
+        return "all_zero", "no pixel is above 0"
+    if facts["n_highest"] > n_pixels / 2:
+        return "all_saturated", f"most pixels are at {facts['highest_adu']:g} ADU"
+    if facts["pixel_sha256"] in seen:
+        return "duplicate", f"holds the same pixels as {seen[facts['pixel_sha256']]}"
+    if facts["bitpix"] != typical["bitpix"] and facts["noise_adu"] < 0.5 * _peer(peers, facts, "noise_adu"):
+        return "stacked_product", f"BITPIX {facts['bitpix']} with little noise among BITPIX {typical['bitpix']} lights"
+    noise, peaks = _peer(peers, facts, "noise_adu"), _peer(peers, facts, "n_peaks")
+    if len(peers) >= 3 and facts["noise_adu"] < ODD_NOISE_RATIO * noise and facts["n_peaks"] < ODD_PEAK_SHARE * peaks:
+        return "odd_exposure", (
+            f"shows {facts['n_peaks']} stars and a noise of {facts['noise_adu']:.3g} ADU, "
+            f"the others {peaks:g} and {noise:.3g}: taken for another exposure"
+        )
+    return None, None
+
+
+def _peer(peers, facts, key):
+    """Median of a fact over the other lights of the same size, itself where there are none."""
+    return median([peer[key] for peer in peers if peer is not facts] or [facts[key]])
+
+
+def _warnings(facts, scan):
+    warnings = []
+    if facts["peak_slope"] is not None and facts["peak_slope"] > NONLINEAR_PEAK_SLOPE:
+        warnings.append("nonlinear")
+    if not facts["exposure_s"] and not scan["exposure_s"]:
+        warnings.append("no_exposure")
+    if facts["nan_share"] > 0:
+        warnings.append("nan_pixels")
+    if facts["zero_share"] > 0.01:
+        warnings.append("zero_pixels")
+    return warnings
+
+
+def _saturation(used):
+    """Pixel value from which a pixel of the session counts as saturated, or None where none is known."""
+    levels = [f["saturate_adu"] for f in used if f["saturate_adu"]]
+    if used and used[0]["bitpix"] in (8, 16):
+        lowest = -(2 ** (used[0]["bitpix"] - 1)) if used[0]["bitpix"] > 8 else 0
+        levels.append(SATURATED_SHARE * (lowest + 2 ** used[0]["bitpix"] - 1 + used[0]["bzero"]))
+    # Clipping below the full range shows as many pixels at one highest value, the same in several lights.
+    clipped = Counter(f["highest_adu"] for f in used if f["n_highest"] >= 3)
+    levels += [SATURATED_SHARE * level for level, count in clipped.items() if count >= 2]
+    return min(levels, default=None)
+
+
+def check(decided, assumptions):
+    """Stop where the run as a whole cannot go on; otherwise say in which mode it goes.
+
+    Parameters
+    ----------
+    decided : dict
+        As from ``decide``.
+    assumptions : dict
+        Section ``assumptions`` of the configuration.
+
+    Returns
+    -------
+    str
+        ``emergency``, ``reduced`` or ``full``.
+
+    Raises
+    ------
+    Stop
+        ``mixed_colour_modes``, ``no_bayer_pattern``, ``mixed_filters`` or ``insufficient_frames``.
+    """
+    used = {s: [f for f in result["files"] if f["status"] != "excluded"] for s, result in decided.items()}
+    modes = {s: result["colour_mode"] for s, result in decided.items() if used[s]}
+    if len(set(modes.values())) > 1:
+        listing = ", ".join(f"{s} {mode}" for s, mode in modes.items())
+        raise Stop("mixed_colour_modes", f"mono and colour lights in one run ({listing}): make one run for each")
+    for s, mode in modes.items():
+        if mode == "osc" and decided[s]["bayer_pattern"] is None:
+            raise Stop(
+                "no_bayer_pattern",
+                f"the lights of {s} look like a colour mosaic but name no BAYERPAT: set scan.bayer_pattern to RGGB, "
+                "BGGR, GRBG or GBRG, or scan.colour_mode to mono",
+            )
+    filters = {s: sorted({f["filter"] for f in files if f["filter"]}) for s, files in used.items()}
+    names = sorted({name for found in filters.values() for name in found})
+    if len(names) > 1:
+        listing = "; ".join(f"{s}: {', '.join(found)}" for s, found in filters.items() if found)
+        raise Stop(
+            "mixed_filters",
+            f"lights of the filters {', '.join(names)} in one run ({listing}). Make one run a filter, with "
+            "registration.reference naming a frame of the first run, so that all share one lattice",
+        )
+    n_used = sum(map(len, used.values()))
+    first, files = next(iter(used.items()))
+    if not files:
+        raise Stop("insufficient_frames", f"no usable light in the first session {first}", "insufficient_frames")
+    if n_used < assumptions["frames_min"] and not assumptions["allow_emergency_mode"]:
+        reasons = Counter(f["reason"] for result in decided.values() for f in result["files"] if f["reason"])
+        out = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "none left out"
+        raise Stop(
+            "insufficient_frames",
+            f"{n_used} usable lights, assumptions.frames_min asks for {assumptions['frames_min']} ({out}). Add lights, "
+            "lower assumptions.frames_min, or set assumptions.allow_emergency_mode",
+            "insufficient_frames",
+        )
+    if n_used < assumptions["frames_min"]:
+        return "emergency"
+    return "reduced" if n_used < assumptions["frames_reduced_threshold"] else "full"
+
+
+def disk_need_bytes(batches, canvas_share=1.5):
+    """Bytes that a run writes at the most, from its plan.
+
+    Parameters
+    ----------
+    batches : list of (int, int, int)
+        Used lights, rows and columns of each batch.
+    canvas_share : float
+        Box of a moved light over the light: 1 without rotation, 2.2 at 45 degrees for frames of 9:16. ASSUME 1.5.
+    """
+    prewarped = sum(2 * n * rows * columns for n, rows, columns in batches)
+    sums = sum(60 * rows * columns for n, rows, columns in batches if n)
+    largest = max((rows * columns for _, rows, columns in batches), default=0)
+    products = 4 * 60 * largest  # planes of the reconstruction and the products, mosaic and colour
+    return int(canvas_share * (prewarped + sums + products))

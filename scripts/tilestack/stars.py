@@ -1,0 +1,116 @@
+"""Stars of a raw light: detected on its luminance, measured on its raw pixels."""
+
+import numpy as np
+import sep
+
+from tilestack import bayer
+from tilestack.kernels import detection
+
+# Mesh of the sky behind detections, in pixels of the proxy.
+MESH = 64
+# A detection much narrower than the stars of its frame is a hot pixel or a cosmic ray.
+NARROWEST = 0.5
+SAMPLE = 400_000
+
+
+def luminance(image, pattern):
+    """Image on which stars are found: super-pixels of a mosaic, the light itself for mono.
+
+    Returns
+    -------
+    proxy : float32 array
+    scale : int
+        Raw pixels per proxy pixel and axis.
+    """
+    if pattern is None:
+        return image, 1
+    rows, columns = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+    image = image[:rows, :columns]
+    return (image[::2, ::2] + image[::2, 1::2] + image[1::2, ::2] + image[1::2, 1::2]) / 4, 2
+
+
+def sky_noise(image, pattern):
+    """Level and standard deviation of a sky pixel in each channel.
+
+    The noise comes from differences of neighbours of one colour in a row, so that gradients and nebulae drop out.
+
+    Returns
+    -------
+    level, noise : (c,) float64 arrays, ADU
+    """
+    cell = bayer.channel_cell(pattern)
+    level, noise = np.zeros(cell.max() + 1), np.zeros(cell.max() + 1)
+    step = 1 if pattern is None else 2
+    for channel in range(len(level)):
+        values, differences = [], []
+        for y, x in np.argwhere(cell[:step, :step] == channel):
+            plane = image[y::step, x::step]
+            plane = plane[:: max(1, plane.size // SAMPLE)]
+            values.append(plane.ravel())
+            differences.append((plane[:, 1:] - plane[:, :-1]).ravel())
+        values, differences = np.concatenate(values), np.concatenate(differences)
+        differences = differences[np.isfinite(differences)]
+        level[channel] = np.nanmedian(values)
+        noise[channel] = 1.4826 * np.median(np.abs(differences - np.median(differences))) / np.sqrt(2)
+    return level, noise
+
+
+def find(image, pattern, *, sigma, max_stars, saturation):
+    """Find and measure the stars of a raw light.
+
+    Parameters
+    ----------
+    image : (h, w) float32 array, ADU
+        NaN marks a pixel without data.
+    pattern : str or None
+        Bayer pattern; None is mono.
+    sigma : float
+        Detection limit in standard deviations of the smoothed sky.
+    max_stars : int
+        Brightest detections that are measured.
+    saturation : float or None, ADU
+
+    Returns
+    -------
+    dict
+        ``n_detected``; ``level`` and ``noise`` by channel; and by star, brightest first, ``x``, ``y`` (0 is the centre
+        of the first pixel), ``position_error``, ``fwhm``, ``fwhm_error``, ``elongation``, ``angle`` (radians from x
+        to y), ``peak``, ``flags`` (``kernels.detection``), ``flux`` and ``flux_error`` ((n, c) arrays, ADU).
+    """
+    level, noise = sky_noise(image, pattern)
+    if not (noise > 0).all():
+        raise ValueError(f"the noise of the light must be positive in each channel, got {noise} ADU")
+    proxy, scale = luminance(image, pattern)
+    mask = np.isnan(proxy)
+    proxy = np.where(mask, 0, proxy) if mask.any() else proxy
+    proxy = np.ascontiguousarray(proxy, dtype=np.float32)
+    sky = sep.Background(proxy, mask=mask if mask.any() else None, bw=MESH, bh=MESH, fw=3, fh=3)
+    found = sep.extract(proxy - sky.back(dtype=np.float32), sigma, err=sky.globalrms, mask=mask if mask.any() else None, minarea=3)
+    found = found[np.argsort(-found["flux"], kind="stable")]
+    n_detected, found = len(found), found[:max_stars]
+    start = np.empty((len(found), 3))
+    start[:, 0] = scale * found["x"] + (scale - 1) / 2
+    start[:, 1] = scale * found["y"] + (scale - 1) / 2
+    start[:, 2] = np.clip(scale * 2.355 * np.sqrt(found["a"] * found["b"]), 1.5, 20)
+    # The isophotes of faint and of blended stars say little about the width: start all from the typical one.
+    start[:, 2] = np.clip(start[:, 2], None, 1.5 * np.median(start[:, 2])) if len(start) else start[:, 2]
+    limit = np.inf if saturation is None else saturation
+    table = detection.fit_stars(image, bayer.channel_cell(pattern), noise, start, limit)
+    column = dict(zip(detection.COLUMNS, table.T, strict=False))
+    flux, error = table[:, 7 : 7 + len(noise)], table[:, 7 + len(noise) :]
+    with np.errstate(invalid="ignore"):
+        good = np.isfinite(column["x"]) & (flux.sum(1) > 3 * np.sqrt((error**2).sum(1)))
+        typical = np.median(column["fwhm"][good]) if good.any() else np.nan
+        good &= column["fwhm"] > NARROWEST * typical
+    order = np.flatnonzero(good)
+    order = order[np.argsort(-flux[order].sum(1), kind="stable")]
+    return {
+        "n_detected": n_detected,
+        "level": level,
+        "noise": noise,
+        **{name: values[order] for name, values in column.items()},
+        "elongation": (found["a"] / np.maximum(found["b"], 1e-3))[order],
+        "angle": found["theta"][order],
+        "flux": flux[order],
+        "flux_error": error[order],
+    }
