@@ -61,11 +61,20 @@ def registration(reference_path, stars_paths, first_path, out, *, model, min_mat
 
 def as_record(frame, result, master, shape):
     """What later phases need of a frame: its transform, and which of its stars is which of the session's list."""
-    entry = {"method": result["method"], "tries": result["tries"], "transform": None, "inliers": 0}
+    stars = frame["stars"]
+    entry = {
+        "n_detected": frame["n_detected"],
+        "n_stars": len(stars["x"]),
+        "elongation": rounded(np.median(stars["elongation"]) if stars["x"] else np.nan, 4),
+        "method": result["method"],
+        "tries": result["tries"],
+        "transform": None,
+        "inliers": 0,
+    }
     if result["method"] == "none":
         return entry | {"reason": "not_registered"}
     transform = result["transform"]
-    here = geometry.apply(transform, np.column_stack([frame["stars"]["x"], frame["stars"]["y"]]).astype(float))
+    here = geometry.apply(transform, np.column_stack([stars["x"], stars["y"]]).astype(float))
     pairs = matching.nearest_pairs(here, master, registrations.LAST_REACH_PX)
     return entry | {
         "against": result["against"],

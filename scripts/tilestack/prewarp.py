@@ -35,7 +35,7 @@ def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
     list of dict
         For each frame ``file``, ``index``, ``extension``, ``box`` (y0, x0, rows, columns on the lattice),
         ``transform``, ``zero`` and ``scale`` of its codes, ``quantisation_loss`` (share of the variance that the
-        codes add), ``coverage`` (share of the box with data), ``n_saturated``, ``mesh_origin`` and, by channel and
+        codes add), ``coverage`` (share of the box with data), ``n_saturated``, ``gradient_energy``, ``mesh_origin`` and, by channel and
         mesh cell, ``sky``, ``noise`` (raw pixels) and ``pixel_noise`` (resampled pixels), all in ADU of the frame.
     """
     entries = []
@@ -94,6 +94,7 @@ def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
         "quantisation_loss": rounded(scale**2 / 12 / np.nanmedian(pixel_noise) ** 2, 3),
         "coverage": float(known.mean()),
         "n_saturated": int(saturated.sum()),
+        "gradient_energy": rounded(kernel.gradient_energy(warped, 2 if mosaic else 1)),
         "mesh_origin": origin,
         "sky": rounded(sky),
         "noise": rounded(np.where(np.isnan(sky), np.nan, noise), 4),

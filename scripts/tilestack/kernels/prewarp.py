@@ -378,6 +378,42 @@ def _noise_mesh(raw, cell, step, mesh, noise):
                 noise[c, j, i] = 1.4826 * np.median(differences[:n]) / math.sqrt(2.0)
 
 
+def gradient_energy(image, step):
+    """Mean squared gradient of a resampled frame.
+
+    Parameters
+    ----------
+    image : (rows, columns) float32 array, ADU
+        NaN marks no data.
+    step : int
+        Pixels between neighbours of one colour: 2 for a mosaic, 1 for mono.
+
+    Returns
+    -------
+    float, ADU^2 per pixel^2
+        Of central differences, noise included; NaN without data.
+    """
+    if image.ndim != 2 or step not in (1, 2):
+        raise ValueError(f"need an image and step 1 or 2, got shape {image.shape} and {step}")
+    sums = np.zeros((image.shape[0], 2))
+    _gradient_energy(image, step, sums)
+    total, count = sums.sum(0)
+    return total / count if count else np.nan
+
+
+@njit(cache=True, parallel=True, fastmath={"contract"})
+def _gradient_energy(image, step, sums):
+    h, w = image.shape
+    for y in prange(step, h - step):
+        for x in range(step, w - step):
+            by_x = (image[y, x + step] - image[y, x - step]) / (2 * step)
+            by_y = (image[y + step, x] - image[y - step, x]) / (2 * step)
+            energy = by_x * by_x + by_y * by_y
+            if not np.isnan(energy):
+                sums[y, 0] += energy
+                sums[y, 1] += 1
+
+
 def quantise(image, saturated, zero, scale):
     """Code a resampled frame as 16-bit integers: value = zero + scale x code.
 

@@ -1,0 +1,70 @@
+"""Measure the tiles of a batch."""
+
+import numpy as np
+from tilestack import bayer, files, geometry, job, lattice, local, normalization, overlap, prewarped, records, template
+from tilestack.kernels import metrics
+
+COLUMNS = ("LN_T", "LN_T_ERROR", "NOISE", "PIXEL_NOISE", "SKY", "STRUCTURE", "STRUCTURE_ERROR")
+FRAME_COLUMNS = ("LN_FWHM", "LN_FWHM_ERROR", "N_STARS", "COVERAGE")
+
+
+def local_metrics(paths, out, *, batch):
+    """paths: image, record (of the batch), stars (all of the session), registration, normalization, grid, channels,
+    layer_records (of the templates so far), layers."""
+    read = {key: records.read(paths[key]) for key in ("record", "registration", "normalization", "grid", "channels")}
+    entries = read["record"]["frames"]
+    frames, table = normalization.star_table(read["registration"], [records.read(paths["stars"])])
+    place = {frame["file"]: k for k, frame in enumerate(frames)}
+    fits = {frame["file"]: frame for frame in read["normalization"]["frames"]}
+    log_flux = records.array(read["normalization"]["log_flux"])
+    tile, stride = read["grid"]["tile_px"], read["grid"]["stride_px"]
+    cell = bayer.channel_cell(read["channels"]["bayer_pattern"])
+    behind = records.read(paths["layer_records"][-1])["frames"]
+    mesh_px = read["record"]["mesh_px"]
+    box = geometry.union_box([entry["box"] for entry in entries]) if entries else (0, 0, 2, 2)
+    tiles = lattice.tile_range(box, stride)
+    image, variance = (plane[0] for plane in template.read(paths["layers"], box))
+    step = 2 if cell.max() > 0 else 1
+    fine = metrics.band_pass(image, step)
+    noise_of_template = float(np.nanmedian(variance)) if np.isfinite(variance).any() else 0.0
+    samples = overlap.tile_samples(tiles, stride, tile)
+    measured = {name: [] for name in (*COLUMNS, *FRAME_COLUMNS)}
+    with prewarped.Frames([(paths["image"], entries)]) as pixels:
+        for k, entry in enumerate(entries):
+            fit = fits[entry["file"]]
+            mine = table["frame"] == place[entry["file"]]
+            width = np.nan if fit["fwhm_px"] is None else fit["fwhm_px"]
+            stars = local.star_fields(table, mine, log_flux, np.log(fit["scale"]), width, tiles, stride)
+            slope, error = local.structure(
+                pixels.rows(k, box), entry, fine, noise_of_template, entry["file"] in behind, len(behind), cell, box, tiles, tile, stride
+            )
+            values = {
+                "LN_T": stars["ln_t"],
+                "LN_T_ERROR": stars["ln_t_error"],
+                **{
+                    name: local.mesh_to_tiles(entry[key], entry["mesh_origin"], mesh_px, tiles, stride)
+                    for name, key in (("NOISE", "noise"), ("PIXEL_NOISE", "pixel_noise"), ("SKY", "sky"))
+                },
+                "STRUCTURE": slope,
+                "STRUCTURE_ERROR": error,
+                "LN_FWHM": stars["ln_fwhm"],
+                "LN_FWHM_ERROR": stars["ln_fwhm_error"],
+                "N_STARS": stars["n_stars"],
+                "COVERAGE": overlap.tile_coverage(np.array(entry["transform"]), read["registration"]["shape"], samples),
+            }
+            for name, value in values.items():
+                measured[name].append(np.asarray(value, np.float32))
+    n_channels = cell.max() + 1
+    cards = {"BATCH": batch, "TILEY0": tiles[0], "TILEX0": tiles[1], "TILEPX": tile, "STRIDEPX": stride, "NFRAMES": len(entries)}
+    with files.Writer(out, cards) as writer:
+        for name, values in measured.items():
+            shape = (0, n_channels, *tiles[2:]) if name in COLUMNS else (0, *tiles[2:])
+            writer.append(name, np.stack(values) if values else np.zeros(shape, np.float32))
+
+
+if __name__ == "__main__":
+    with job.started(snakemake):
+        inputs = snakemake.input
+        names = ("image", "record", "stars", "registration", "normalization", "grid", "channels")
+        paths = {key: inputs[key] for key in names} | {key: list(inputs[key]) for key in ("layers", "layer_records")}
+        local_metrics(paths, snakemake.output[0], batch=snakemake.wildcards.batch)

@@ -1,0 +1,78 @@
+"""Fit the photometric scale and the sky of a session's frames."""
+
+import numpy as np
+from tilestack import job, records, sky
+from tilestack import normalization as normalizations
+from tilestack.records import rounded
+
+
+def normalization(paths, out, *, sky_model, sky_mesh_px):
+    """paths: records, stars (lists), registration, reference; first (normalization) and layers, of later sessions."""
+    reference, registration = records.read(paths["reference"]), records.read(paths["registration"])
+    lattice = reference["lattice"]
+    frames, table = normalizations.star_table(registration, [records.read(path) for path in paths["stars"]])
+    entry_of = {entry["file"]: entry for path in paths["records"] for entry in records.read(path)["frames"]}
+    entries = [entry_of[frame["file"]] for frame in frames]
+    first = records.read(paths["first"][0]) if paths["first"] else None
+    files = [frame["file"] for frame in frames]
+    if first is None:
+        known, anchor = None, anchor_of(frames, reference["photometric"]["file"])
+        n_stars, target = len(registration["stars"]["x"]), entries[anchor]
+    else:
+        known, anchor = records.array(first["log_flux"]), None
+        n_stars, target = known.shape[1], records.read(paths["layers"][-1])
+    scale, error, brightness, used = normalizations.scales(frames, table, n_stars, known, anchor)
+    reference_sky = first["reference_sky"] if first else normalizations.smooth_sky(target, lattice["shape"], lattice["mesh_px"])
+    models = normalizations.sky_models(entries, scale, target, lattice["shape"], lattice["mesh_px"], sky_model, sky_mesh_px)
+    records.write(
+        out,
+        {
+            "session": registration["session"],
+            "channels": registration["channels"],
+            "anchor": None if anchor is None else files[anchor],
+            "gain": normalizations.measure_gain(entries, [frame["gain_e_adu"] for frame in frames]),
+            "log_flux": rounded(brightness),
+            "reference_sky": reference_sky,
+            "frames": [
+                {
+                    "file": frame["file"],
+                    "session": registration["session"],
+                    "batch": frame["batch"],
+                    "index": frame["index"],
+                    "exposure_s": frame["exposure_s"],
+                    **normalizations.frame_fwhm(table, k),
+                    "scale": rounded(scale[k]),
+                    "scale_error": rounded(error[k], 3),
+                    "n_stars": used[k],
+                    "scale_method": "stars" if (used[k] >= normalizations.FEWEST_STARS).any() else "exposure",
+                    "sky": models[k],
+                    "sky_level_adu": rounded([np.nanmedian(mesh) for mesh in np.array(entries[k]["sky"], float)]),
+                    "noise_adu": rounded([np.nanmedian(mesh) for mesh in np.array(entries[k]["noise"], float)]),
+                    "pixel_noise_adu": rounded([np.nanmedian(mesh) for mesh in np.array(entries[k]["pixel_noise"], float)]),
+                    "gradient_adu": [rounded(sky.gradient(model)[0], 4) for model in models[k]],
+                    "gradient_deg": [rounded(sky.gradient(model)[1], 4) for model in models[k]],
+                }
+                for k, frame in enumerate(frames)
+            ],
+        },
+    )
+
+
+def anchor_of(frames, wanted):
+    """Place of the photometric reference; on another run's lattice it may be unmatched: then that with most stars."""
+    files = [frame["file"] for frame in frames]
+    return files.index(wanted) if wanted in files else max(range(len(files)), key=lambda k: frames[k]["inliers"])
+
+
+if __name__ == "__main__":
+    with job.started(snakemake):
+        inputs = snakemake.input
+        paths = {key: inputs[key] for key in ("registration", "reference")}
+        paths |= {key: [inputs[key]] if isinstance(inputs[key], str) else list(inputs[key]) for key in ("records", "stars")}
+        paths |= {key: list(inputs.get(key, [])) for key in ("first", "layers")}
+        normalization(
+            paths,
+            snakemake.output[0],
+            sky_model=snakemake.params.sky_model,
+            sky_mesh_px=snakemake.params.sky_mesh_px,
+        )

@@ -1,0 +1,136 @@
+"""LOCAL_METRICS: what each tile of each frame is worth, from stars near it, its noise, and its small structure."""
+
+import numpy as np
+
+from tilestack import lattice, sky
+from tilestack.kernels import metrics as kernel
+from tilestack.normalization import BAD_FLAGS, LEAST_SNR
+
+# White noise of variance 1 has this variance after the band-pass (kernels.metrics).
+BAND_PASS_VARIANCE = 1 / 9 + 1 / 8
+# Stars count for a tile by a Gaussian of distance whose sigma is this many strides, at least this many pixels.
+SUPPORT_STRIDES, SUPPORT_PX = 1.5, 96.0
+
+
+def star_fields(table, mine, log_flux, log_scale, fwhm_px, tiles, stride):
+    """Local transparency and FWHM of a frame in the tiles, from its stars.
+
+    Parameters
+    ----------
+    table : dict
+        From ``normalization.star_table``.
+    mine : (m,) bool array
+        Measurements of the frame.
+    log_flux : (c, n_stars) float64 array
+        Logarithm of the fluxes at scale 1.
+    log_scale : (c,) float64 array
+        Logarithm of the frame's scale.
+    fwhm_px : float
+        FWHM of the frame in lattice pixels.
+    tiles, stride
+        As in ``lattice``.
+
+    Returns
+    -------
+    dict
+        ``ln_t``, ``ln_t_error`` ((c, ny, nx)), ``ln_fwhm``, ``ln_fwhm_error`` ((ny, nx)): deviation of the tile from
+        the frame and its standard error, NaN without stars; ``n_stars`` ((ny, nx)): stars inside a stride.
+    """
+    rows, columns = lattice.tile_centres(tiles, stride)
+    clean = mine & ((table["flags"].astype(int) & BAD_FLAGS) == 0)
+    flux, error = table["flux"][clean], table["flux_error"][clean]
+    star = table["star"][clean].astype(int)
+    x, y = table["x"][clean], table["y"][clean]
+    sigma = max(SUPPORT_STRIDES * stride, SUPPORT_PX)
+    near = np.exp(-((rows[:, None, None] - y) ** 2 + (columns[None, :, None] - x) ** 2) / (2 * sigma**2))
+    fields = {"ln_t": [], "ln_t_error": []}
+    for c in range(flux.shape[1]):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            deviation = np.log(flux[:, c]) - log_flux[c, star] - log_scale[c]
+            variance = (error[:, c] / flux[:, c]) ** 2 + 0.01**2
+            good = (flux[:, c] > LEAST_SNR * error[:, c]) & np.isfinite(deviation)
+        value, spread = _weighted(near, deviation, variance, good)
+        fields["ln_t"].append(value)
+        fields["ln_t_error"].append(spread)
+    width, width_error = table["fwhm"][clean], table["fwhm_error"][clean]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        deviation = np.log(width / fwhm_px)
+        variance = (width_error / width) ** 2 + 0.03**2
+    value, spread = _weighted(near, deviation, variance, (width_error < 0.2 * width) & np.isfinite(deviation))
+    inside = (np.abs(rows[:, None, None] - y) <= stride / 2) & (np.abs(columns[None, :, None] - x) <= stride / 2)
+    return {
+        **{key: np.stack(values) for key, values in fields.items()},
+        "ln_fwhm": value,
+        "ln_fwhm_error": spread,
+        "n_stars": inside.sum(-1),
+    }
+
+
+def _weighted(near, deviation, variance, good):
+    """Mean of deviations weighted by nearness and variance, clipped at 4 sigma of its own scatter; and its error."""
+    near, deviation, variance = near[..., good], deviation[good], variance[good]
+    if not len(deviation):
+        empty = np.full(near.shape[:2], np.nan)
+        return empty, empty
+    scatter = 1.4826 * np.median(np.abs(deviation - np.median(deviation)))
+    kept = np.abs(deviation - np.median(deviation)) <= np.maximum(4 * np.sqrt(variance), 4 * scatter)
+    weight = near[..., kept] / variance[kept]
+    total = weight.sum(-1)
+    enough = near[..., kept].sum(-1) > 0.3
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = (weight * deviation[kept]).sum(-1) / total
+        error = np.sqrt((weight**2 * variance[kept]).sum(-1)) / total
+    return np.where(enough, mean, np.nan), np.where(enough, error, np.nan)
+
+
+def mesh_to_tiles(mesh, origin, mesh_px, tiles, stride):
+    """Mesh cells (c, ny, nx) of a frame, read at tile centres; rims go on outwards."""
+    rows, columns = lattice.tile_centres(tiles, stride)
+    at_y, at_x = ((at + 0.5) / mesh_px - 0.5 - first for at, first in zip((rows, columns), origin, strict=True))
+    grid = np.meshgrid(at_y, at_x, indexing="ij")
+    return np.stack([lattice.bilinear(lattice.filled(plane), *grid) for plane in np.asarray(mesh, float)])
+
+
+def structure(codes, entry, template, template_variance, in_template, n_template, cell, box, tiles, tile, stride):
+    """Slope of a frame's small structure on the template's, in each tile and channel.
+
+    A frame as sharp as the template has slope t, one with broader stars less. Noise has no part in it: the frame's own
+    share in the template and the noise of the template are taken out.
+
+    Parameters
+    ----------
+    codes : (h, w) int16 array
+        Prewarped frame in `box`.
+    entry : dict
+        Its prewarp record.
+    template : (h, w) float32 array, ADU
+        Band-passed.
+    template_variance : float, ADU^2
+        Of a template pixel.
+    in_template : bool
+        Whether the frame is one of the `n_template` behind the template.
+    cell, box, tiles, tile, stride
+        As in ``kernels.metrics.structure_sums``.
+
+    Returns
+    -------
+    slope, error : (c, ny, nx) float64 arrays
+        NaN where the template has no structure above its noise.
+    """
+    step = 2 if cell.max() > 0 else 1
+    n, cross, power, own = kernel.structure_sums(codes, entry["scale"], template, cell, box, tiles, tile, stride, step)
+    noise = np.array([np.nanmedian(plane) for plane in np.asarray(entry["pixel_noise"], float)]) ** 2 * BAND_PASS_VARIANCE
+    noise = noise[:, None, None]
+    template_noise = template_variance * BAND_PASS_VARIANCE
+    shared = noise / n_template if in_template else 0.0
+    signal = power - n * template_noise
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = (cross - n * shared) / signal
+        error = np.sqrt(noise * power) / signal
+        significant = signal > 5 * template_noise * np.sqrt(2 * n)
+    return np.where(significant, slope, np.nan), np.where(significant, error, np.nan)
+
+
+def sky_to_tiles(models, tiles, stride):
+    """Sky difference of a frame at tile centres: (c, ny, nx) float64, ADU."""
+    return np.stack([sky.evaluate(model, *lattice.tile_centres(tiles, stride)) for model in models])

@@ -1,0 +1,69 @@
+"""Previews: stretched pictures for the eye, never for measurement."""
+
+import os
+
+import numpy as np
+from matplotlib import image as images
+
+# Screen transfer: the sky goes to this share of full white, clipped this many robust deviations below it.
+SKY_TARGET = 0.22
+BLACK_SIGMA = -2.8
+LONGEST_PX = 2048
+
+
+def midtones(values, balance):
+    """Midtone transfer function: 0, balance and 1 become 0, 1/2 and 1."""
+    return (balance - 1) * values / ((2 * balance - 1) * values - balance)
+
+
+def stretched(image):
+    """Auto-stretch an image.
+
+    Parameters
+    ----------
+    image : (h, w) or (3, h, w) float array
+        Linear; NaN marks no data and becomes black. Colours get their sky levels made equal, then one stretch.
+
+    Returns
+    -------
+    (h, w) or (h, w, 3) uint8 array
+    """
+    planes = np.atleast_3d(np.asarray(image, float).T).T
+    sky = np.array([_median(plane) for plane in planes])
+    planes = planes - sky[:, None, None]
+    spread = max(1.4826 * np.mean([_median(np.abs(plane)) for plane in planes]), 1e-12)
+    # White at the brightest but few pixels, so that one hot star does not set the scale.
+    known = planes[np.isfinite(planes)]
+    white = np.percentile(known[:: max(1, known.size // 1_000_000)], 99.98) if known.size else 1.0
+    black = BLACK_SIGMA * spread
+    scaled = np.clip((planes - black) / max(white - black, 1e-12), 0, 1)
+    level = np.clip(-black / max(white - black, 1e-12), 1e-6, 0.5)
+    balance = midtones(level, SKY_TARGET)
+    shown = np.nan_to_num(255 * midtones(scaled, balance) + 0.5).astype(np.uint8)
+    return shown[0] if len(shown) == 1 else np.moveaxis(shown, 0, -1)
+
+
+def write(path, image, *, flip=False):
+    """Write a stretched preview as PNG, its longer side at most LONGEST_PX.
+
+    Parameters
+    ----------
+    path : path
+    image : (h, w) or (3, h, w) float array
+    flip : bool
+        Last row on top, for files whose first row is the bottom one.
+    """
+    factor = -(-max(image.shape[-2:]) // LONGEST_PX)
+    if factor > 1:
+        h, w = (n // factor * factor for n in image.shape[-2:])
+        small = image[..., :h, :w].reshape(*image.shape[:-2], h // factor, factor, w // factor, factor)
+        image = np.mean(small, axis=(-3, -1))
+    picture = stretched(image)
+    draft = f"{path}.{os.getpid()}.tmp"
+    images.imsave(draft, picture[::-1] if flip else picture, format="png", cmap="gray", vmin=0, vmax=255)
+    os.replace(draft, path)
+
+
+def _median(values):
+    values = values[np.isfinite(values)]
+    return np.median(values[:: max(1, values.size // 1_000_000)]) if values.size else 0.0

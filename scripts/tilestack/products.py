@@ -1,0 +1,138 @@
+"""Products of a run: FITS files that other programs read, with what is behind them in their headers."""
+
+import hashlib
+import json
+
+import numpy as np
+from astropy.io import fits
+
+from tilestack import files
+
+VERSION = "0.1.0"
+# Facts of the reference light that go into the headers.
+INSTRUMENT_CARDS = {
+    "camera": "INSTRUME",
+    "telescope": "TELESCOP",
+    "object": "OBJECT",
+    "focal_mm": "FOCALLEN",
+    "pixel_um_x": "XPIXSZ",
+    "pixel_um_y": "YPIXSZ",
+    "camera_gain": "GAIN",
+    "ccd_temp_c": "CCD-TEMP",
+    "ra_deg": "RA",
+    "dec_deg": "DEC",
+}
+
+
+def cards(scan, frames, facts):
+    """Cards that all products of a run share.
+
+    Parameters
+    ----------
+    scan : dict
+        ``scan_input.json``.
+    frames : list of dict
+        Frames in the stack: ``exposure_s``, ``date_obs``.
+    facts : dict
+        Run facts: ``run_id``, ``config_hash``, ``saturation_adu``, ``gain_e_adu``, ``efficiency``, ``fwhm_px``,
+        ``reference`` (file), ``row_order``, ``bayer_pattern``.
+    """
+    reference = next(file for file in scan["files"] if file["name"] == facts["reference"]["file"] and file["session"] == facts["reference"]["session"])
+    exposures = [frame["exposure_s"] for frame in frames if frame["exposure_s"]]
+    dates = sorted(frame["date_obs"] for frame in frames if frame["date_obs"])
+    result = {card: reference.get(key) for key, card in INSTRUMENT_CARDS.items()}
+    result |= {
+        "FILTER": scan["filter"],
+        "BUNIT": ("adu" if facts["row_order"] is None else "adu", "scale of the reference frame"),
+        "NCOMBINE": (len(frames), "frames in the stack"),
+        "STACKCNT": (len(frames), "frames in the stack"),
+        "EXPTIME": (float(np.median(exposures)) if exposures else None, "[s] of one frame"),
+        "LIVETIME": (float(np.sum(exposures)) if len(exposures) == len(frames) else None, "[s] of all frames"),
+        "EFFTIME": (facts["effective_s"], "[s] of perfect weights with this S/N (formula)"),
+        "DATE-OBS": (dates[0] if dates else None, "start of the first frame"),
+        "DATE-BEG": dates[0] if dates else None,
+        "DATE-AVG": _middle_date(dates),
+        "DATE-END": dates[-1] if dates else None,
+        "ROWORDER": facts["row_order"],
+        "SATURATE": facts["saturation_adu"],
+        "EGAIN": (facts["gain_e_adu"], "[electron/adu]"),
+        "ETA_SB": (facts["eta_sb"], "S/N^2 over the best, extended light (formula)"),
+        "ETA_PT": (facts["eta_pt"], "S/N^2 over the best, stars (formula)"),
+        "FWHM": (facts["fwhm_px"], "[px] median of the frames, by weight"),
+        "RUNID": facts["run_id"],
+        "CONFHASH": facts["config_hash"],
+        "PROGRAM": f"Tilestack {VERSION}",
+        "LATTY0": facts["canvas"][0],
+        "LATTX0": facts["canvas"][1],
+    }
+    return {key: value for key, value in result.items() if (value[0] if isinstance(value, tuple) else value) is not None}
+
+
+def _middle_date(dates):
+    if not dates:
+        return None
+    stamps = np.array([date.rstrip("Z")[:26] for date in dates], dtype="datetime64[us]").astype(np.int64)
+    return str(np.datetime64(int(stamps.mean()), "us"))
+
+
+def config_hash(config):
+    """Short SHA-256 of a configuration."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def write(path, image, header_cards, planes=(), tables=(), history=()):
+    """Write a product: the image as primary HDU, its planes and tables behind it, with checksums.
+
+    Parameters
+    ----------
+    path : path
+    image : (h, w) or (3, h, w) float32 array
+        NaN marks no data.
+    header_cards : dict
+    planes : iterable of (str, array)
+        Name and pixels of further images.
+    tables : iterable of astropy.io.fits.BinTableHDU
+    history : iterable of str
+    """
+    hdus = fits.HDUList([fits.PrimaryHDU(np.asarray(image, np.float32))])
+    hdus[0].header.update(header_cards)
+    for line in history:
+        hdus[0].header.add_history(line)
+    hdus += [fits.ImageHDU(values, name=name) for name, values in planes]
+    hdus += list(tables)
+    with files.replacing(path) as draft:
+        hdus.writeto(draft, checksum=True)
+
+
+def inputs_table(rows):
+    """Table of what went in: a row a light.
+
+    Parameters
+    ----------
+    rows : list of dict
+        ``file``, ``session``, ``sha256``, ``status``, ``method``, ``weight``, ``scale``, ``noise``, ``fwhm``, ``shift_y``,
+        ``shift_x``, ``rotation``, ``rejected``; null where a light did not get that far.
+    """
+    texts = {"FILE": "file", "SESSION": "session", "SHA256": "sha256", "STATUS": "status", "METHOD": "method"}
+    numbers = {
+        "WEIGHT": ("weight", ""),
+        "SCALE": ("scale", ""),
+        "SIGMA": ("noise", "adu"),
+        "FWHM": ("fwhm", "pixel"),
+        "SHIFT_Y": ("shift_y", "pixel"),
+        "SHIFT_X": ("shift_x", "pixel"),
+        "ROTATION": ("rotation", "deg"),
+        "REJECTED": ("rejected", ""),
+    }
+    columns = []
+    for name, key in texts.items():
+        values = [_ascii(row[key]) for row in rows]
+        columns.append(fits.Column(name, f"{max(map(len, values), default=1) or 1}A", array=np.array(values)))
+    for name, (key, unit) in numbers.items():
+        values = np.array([np.nan if row[key] is None else row[key] for row in rows], np.float32)
+        columns.append(fits.Column(name, "E", unit=unit or None, array=values))
+    return fits.BinTableHDU.from_columns(columns, name="INPUTS")
+
+
+def _ascii(text):
+    return (text or "").encode("ascii", "backslashreplace").decode()

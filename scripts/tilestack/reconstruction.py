@@ -1,0 +1,247 @@
+"""TILE_RECONSTRUCTION: partial sums of a batch, and the image that all of them add up to."""
+
+import numpy as np
+
+from tilestack import bayer, files, geometry, lattice, prewarped, template
+from tilestack.kernels import coadd as kernel
+
+# Bytes of codes and marks, and of sums, that a band may hold.
+BAND_BYTES = 128e6
+SUM_BYTES = 3 * (8 * len(kernel.SUMS) + 4 * len(kernel.COUNTS))
+
+
+def write_sums(path, image_path, record, fields, tiles, stride, pattern, layers, reference_sky, exposure_s, options):
+    """Add up the frames of a batch and write the partial sums.
+
+    Parameters
+    ----------
+    path : path
+        FITS file. Images (planes, h, w), one for each of ``coadd.SUMS`` (float32) and ``coadd.COUNTS`` (int16) with the
+        pixels that count, and N_REJECTED, N_SATURATED (int16). Tables REJECTED and SATURATED hold, for each pixel that
+        has any, PLANE, Y, X (of the box) and the same sums of what was left out. The box stands in the header.
+    image_path : path
+        Prewarped frames of the batch.
+    record : dict
+        Prewarp record of the batch.
+    fields : (n, 5, c, ny, nx) float32 array
+        ``coadd.FIELDS`` of its frames over `tiles`.
+    tiles, stride
+        As in ``lattice``.
+    pattern : str or None
+        Bayer pattern of the lattice.
+    layers : list of path
+        Template layers up to this session.
+    reference_sky : list of dict
+        Smooth sky of the reference by channel (``sky.fit``).
+    exposure_s : (n,) float64 array
+        1 for frames of unknown exposure.
+    options : dict
+        ``reject``, ``kappa``, ``range_tolerance``, ``signal_tolerance``, ``grow_px``, ``inverse_gain``.
+
+    Returns
+    -------
+    (n, 4) int64 array
+        Pixels of each frame that are kept, rejected, saturated, missing.
+    """
+    entries = record["frames"]
+    cell = bayer.channel_cell(pattern)
+    step = 2 if pattern else 1
+    odd = np.array([entry["index"] % 2 == 1 for entry in entries], bool)
+    zero, scale = (np.array([entry[key] for entry in entries], float) for key in ("zero", "scale"))
+    box = geometry.union_box([entry["box"] for entry in entries])
+    per_frame = np.zeros((len(entries), 4), np.int64)
+    left_out = {1: [], 2: []}
+    cards = {
+        "LATTY0": box[0],
+        "LATTX0": box[1],
+        "NFRAMES": len(entries),
+        "PLANES": "MOSAIC" if pattern else "MONO",
+        "BUNIT": "adu",
+    }
+    with prewarped.Frames([(image_path, entries)]) as pixels, files.Writer(path, cards) as writer:
+        shape = (1, *box[2:])
+        places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
+        places |= {name: writer.reserve(name, shape, "i2") for name in (*kernel.COUNTS, "N_REJECTED", "N_SATURATED")}
+        halo = 2 * -(-(options["grow_px"] + step) // 2)
+        n_rows = int(BAND_BYTES / (box[3] * max(3 * len(entries), SUM_BYTES)))
+        for band in prewarped.bands(box, n_rows):
+            sums, counts, marked = _band(pixels, band, halo, cell, step, zero, scale, fields, tiles, stride, layers, reference_sky, exposure_s, odd, options)
+            per_frame += marked
+            first = (band[0] - box[0]) * box[3]
+            for k, name in enumerate(kernel.SUMS):
+                writer.put(places[name], sums[0, k].astype(np.float32), first)
+            for k, name in enumerate(kernel.COUNTS):
+                writer.put(places[name], counts[0, k].astype(np.int16), first)
+            for kind, name in ((1, "N_REJECTED"), (2, "N_SATURATED")):
+                writer.put(places[name], counts[kind].sum(0).astype(np.int16), first)
+                left_out[kind].append(_sparse(sums[kind], counts[kind], band[0] - box[0]))
+        for kind, name in ((1, "REJECTED"), (2, "SATURATED")):
+            columns = {key: np.concatenate([part[key] for part in left_out[kind]]) for key in left_out[kind][0]}
+            writer.append_table(name, columns)
+    return per_frame
+
+
+def _band(pixels, band, halo, cell, step, zero, scale, fields, tiles, stride, layers, reference_sky, exposure_s, odd, options):
+    """Sums of a band of rows; outliers are judged with some rows more, so that bands leave no trace."""
+    y0, x0, h, w = band
+    wide = (y0 - halo, x0, h + 2 * halo, w)
+    codes = np.stack([pixels.rows(k, wide) for k in range(len(zero))])
+    phase = np.roll(cell, (-(wide[0] % 2), -(x0 % 2)), (0, 1))
+    image, variance = (plane[0] for plane in template.read(layers, wide))
+    sky = np.array([model["coefficients"][0] for model in reference_sky])[phase]
+    squared, signal = kernel.tolerance(image, variance, sky, step, options["range_tolerance"], options["signal_tolerance"])
+    rows, columns = lattice.tile_centres(tiles, stride)
+    grid = ((wide[0] - rows[0]) / stride, (x0 - columns[0]) / stride, float(stride))
+    kappa = options["kappa"] if options["reject"] else np.inf
+    marks = kernel.mark(codes, zero, scale, fields, grid, phase, image, squared, signal, options["inverse_gain"], kappa)
+    kernel.grow(marks, options["grow_px"])
+    inner = slice(halo, halo + h)
+    grid = (grid[0] + halo / stride, *grid[1:])
+    return kernel.accumulate(
+        np.ascontiguousarray(codes[:, inner]),
+        np.ascontiguousarray(marks[:, inner]),
+        zero,
+        scale,
+        fields,
+        grid,
+        phase,
+        np.ascontiguousarray(signal[inner]),
+        options["inverse_gain"],
+        odd,
+        exposure_s,
+    )
+
+
+def _sparse(sums, counts, first_row):
+    """The pixels of a band that have any, as columns."""
+    y, x = np.nonzero(counts.sum(0))
+    return {
+        "PLANE": np.zeros(len(y), np.int16),
+        "Y": (y + first_row).astype(np.int32),
+        "X": x.astype(np.int32),
+        **{name: sums[k, y, x].astype(np.float32) for k, name in enumerate(kernel.SUMS)},
+        **{name: counts[k, y, x].astype(np.int16) for k, name in enumerate(kernel.COUNTS)},
+    }
+
+
+# Bits of the MASK plane.
+MASK_BITS = {"NO_DATA": 1, "SATURATED": 2, "DIFFERS": 4}
+# Planes of the reconstruction: what a stack is made of.
+PLANES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "MEAN", "IVAR", "ETA")
+INTEGER_PLANES = {"NIM": "i4", "REJ": "i4", "MASK": "i2"}
+# A session with fewer frames at a pixel has no majority that could differ from the template.
+FEWEST_DIFFERING = 5
+
+
+class Sums:
+    """Partial sums of a batch, by rows of the canvas."""
+
+    def __init__(self, hdus):
+        self.header = hdus[0].header
+        self.planes = {name: hdus[name].data for name in (*kernel.SUMS, *kernel.COUNTS, "N_REJECTED", "N_SATURATED")}
+        self.tables = {name: np.asarray(hdus[name].data) for name in ("REJECTED", "SATURATED")}
+        self.box = (self.header["LATTY0"], self.header["LATTX0"], *self.planes["W2V"].shape[-2:])
+
+    def rows(self, band):
+        """Sums (13, planes, h, w) and counts (4, planes, h, w) in a band of the canvas, and the same of what was left out."""
+        y0, x0, h, w = band
+        planes = len(self.planes["W2V"])
+        sums = np.zeros((len(kernel.SUMS), planes, h, w))
+        counts = np.zeros((4, planes, h, w), np.int64)
+        top, bottom = max(y0, self.box[0]), min(y0 + h, self.box[0] + self.box[2])
+        out = {name: (np.zeros_like(sums), np.zeros((2, planes, h, w), np.int64)) for name in self.tables}
+        if top >= bottom:
+            return sums, counts, out
+        here = (slice(None), slice(top - y0, bottom - y0), slice(self.box[1] - x0, self.box[1] - x0 + self.box[3]))
+        there = (slice(None), slice(top - self.box[0], bottom - self.box[0]))
+        for k, name in enumerate(kernel.SUMS):
+            sums[k][here] = self.planes[name][there]
+        for k, name in enumerate((*kernel.COUNTS, "N_REJECTED", "N_SATURATED")):
+            counts[k][here] = self.planes[name][there]
+        for name, table in self.tables.items():
+            y, x = table["Y"] + self.box[0] - y0, table["X"] + self.box[1] - x0
+            mine = (y >= 0) & (y < h)
+            at = (table["PLANE"][mine], y[mine], x[mine])
+            for k, column in enumerate(kernel.SUMS):
+                out[name][0][k][at] = table[column][mine]
+            for k, column in enumerate(kernel.COUNTS):
+                out[name][1][k][at] = table[column][mine]
+        return sums, counts, out
+
+
+def add_sessions(sessions, band, put_back_share):
+    """Add the sums of all batches in a band of the canvas.
+
+    Parameters
+    ----------
+    sessions : list of list of Sums
+        Batches by session, in the order of the plan.
+    band : (int, int, int, int)
+        y0, x0, rows, columns.
+    put_back_share : float
+        Where a session rejects more than this share of its frames, they are put back.
+
+    Returns
+    -------
+    sums : (13, planes, h, w) float64 array
+    counts : (2, planes, h, w) int64 array
+        Even and odd frames that count.
+    ceiling : (planes, h, w) float64 array
+        Sum of 1 / v over all frames with data, rejected ones too.
+    rejected : (planes, h, w) int64 array
+    mask : (planes, h, w) int16 array
+        MASK_BITS.
+    """
+    total = None
+    for batches in sessions:
+        session = None
+        for batch in batches:
+            sums, counts, out = batch.rows(band)
+            parts = [sums, counts[:2], counts[2], *out["REJECTED"], *out["SATURATED"]]
+            session = parts if session is None else [a + b for a, b in zip(session, parts, strict=True)]
+        sums, counts, rejected, lost, n_lost, clipped, n_clipped = session
+        seen = counts.sum(0) + rejected
+        differs = (rejected > put_back_share * seen) & (seen >= FEWEST_DIFFERING)
+        ceiling = sums[7] + sums[9] + lost[7] + lost[9]
+        sums = sums + np.where(differs, lost, 0.0)
+        counts = counts + np.where(differs, n_lost, 0)
+        rejected = np.where(differs, 0, rejected)
+        parts = [sums, counts, ceiling, rejected, differs.astype(np.int16) * MASK_BITS["DIFFERS"], clipped, n_clipped]
+        if total is None:
+            total = parts
+        else:
+            merged = total[4] | parts[4]
+            total = [a + b for a, b in zip(total, parts, strict=True)]
+            total[4] = merged
+    sums, counts, ceiling, rejected, mask, clipped, n_clipped = total
+    # Saturated samples count only where there is nothing else.
+    bare = (counts.sum(0) == 0) & (n_clipped.sum(0) > 0)
+    sums = sums + np.where(bare, clipped, 0.0)
+    counts = counts + np.where(bare, n_clipped, 0)
+    mask = mask | bare.astype(np.int16) * MASK_BITS["SATURATED"]
+    mask = mask | (counts.sum(0) == 0).astype(np.int16) * MASK_BITS["NO_DATA"]
+    return sums, counts, ceiling, rejected, mask
+
+
+def planes_of(sums, counts, ceiling, rejected, mask):
+    """Planes of the coadd from its sums: name -> (planes, h, w) array; NaN where there is no data."""
+    named = dict(zip(kernel.SUMS, sums, strict=True))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        w = named["W_EVEN"] + named["W_ODD"]
+        w = np.where(w > 0, w, np.nan)
+        i = named["I_EVEN"] + named["I_ODD"]
+        return {
+            "SCI": (named["WY_EVEN"] + named["WY_ODD"]) / w,
+            "VAR": named["W2V"] / w**2,
+            "WHT": np.nan_to_num(w),
+            "EXP": named["EXPOSURE"],
+            "NIM": counts.sum(0),
+            "REJ": rejected,
+            "MASK": mask,
+            "EVEN": named["WY_EVEN"] / np.where(named["W_EVEN"] > 0, named["W_EVEN"], np.nan),
+            "ODD": named["WY_ODD"] / np.where(named["W_ODD"] > 0, named["W_ODD"], np.nan),
+            "MEAN": (named["Y_EVEN"] + named["Y_ODD"]) / np.where(counts.sum(0) > 0, counts.sum(0), np.nan),
+            "IVAR": (named["IY_EVEN"] + named["IY_ODD"]) / np.where(i > 0, i, np.nan),
+            # Squared S/N for extended light over the best possible, rejection included.
+            "ETA": w**2 / (named["W2R"] * ceiling),
+        }

@@ -1,0 +1,114 @@
+"""The sky template: what the sky looks like, frozen, as the measure of outliers and of sharpness.
+
+A session adds a layer: the median of its sharpest frames. Where several sessions have one, the first counts; so a later
+session never changes what an earlier one was measured against.
+"""
+
+import numpy as np
+
+from tilestack import bayer, files, geometry, prewarped, sky
+from tilestack.kernels import prewarp as prewarp_kernel
+from tilestack.kernels import template as kernel
+from tilestack.lattice import tile_centres, tile_range
+from tilestack.records import rounded
+
+# Fewer frames than this behind a pixel are no measure of anything.
+FEWEST_FRAMES = 5
+# Bytes of codes that a band may hold.
+BAND_BYTES = 96e6
+
+
+def choose_frames(frames, fwhm_px, most):
+    """The sharpest third of the frames, at least 8 and at most `most`; places in order of the session."""
+    n_wanted = min(max(len(frames) // 3, 8), most, len(frames))
+    order = np.argsort(np.nan_to_num(fwhm_px, nan=np.inf), kind="stable")
+    return sorted(order[:n_wanted].tolist())
+
+
+def write_layer(path, images, normalized, lattice):
+    """Make the layer of a session.
+
+    Parameters
+    ----------
+    path : path
+        FITS file: ``IMAGE`` (1, h, w) float32 ADU of the reference, ``VARIANCE``, ``COUNT``; the box in its header.
+    images : list of (path, list of dict)
+        Prewarped batch files with the entries of the chosen frames.
+    normalized : dict
+        Entry of the normalization record by file.
+    lattice : dict
+        ``bayer_pattern`` and ``mesh_px``.
+
+    Returns
+    -------
+    dict
+        ``box``, ``mesh_origin``, ``sky`` (by channel and mesh cell), ``frames``.
+    """
+    cell = bayer.channel_cell(lattice["bayer_pattern"])
+    with prewarped.Frames(images) as frames, files.Writer(path, {"CONTENT": "sky template"}) as writer:
+        entries = frames.entries
+        box = geometry.union_box([entry["box"] for entry in entries])
+        fits = [normalized[entry["file"]] for entry in entries]
+        scale = np.array([fit["scale"] for fit in fits])
+        variance = np.array([fit["pixel_noise_adu"] for fit in fits], float) ** 2 / scale**2
+        cards = {"LATTY0": box[0], "LATTX0": box[1], "BUNIT": "adu"}
+        places = [writer.reserve(name, (1, *box[2:]), dtype, cards) for name, dtype in COLUMNS]
+        whole = np.empty(box[2:], np.float32)
+        for band in prewarped.bands(box, int(BAND_BYTES / (4 * len(entries) * box[3]))):
+            parts = _band(frames, fits, scale, variance, cell, band, lattice["mesh_px"])
+            first = band[0] - box[0]
+            whole[first : first + band[2]] = parts[0]
+            for place, part in zip(places, parts, strict=True):
+                writer.put(place, part, first * box[3])
+    origin, level, _ = prewarp_kernel.sky_mesh(whole, cell, box[0], box[1], lattice["mesh_px"])
+    files_used = [entry["file"] for entry in entries]
+    return {"box": box, "mesh_origin": origin, "sky": rounded(level), "frames": files_used}
+
+
+COLUMNS = (("IMAGE", "f4"), ("VARIANCE", "f4"), ("COUNT", "i2"))
+
+
+def _band(frames, fits, scale, variance, cell, band, pitch):
+    codes = np.stack([frames.rows(k, band) for k in range(len(fits))])
+    tiles = tile_range(band, pitch)
+    nodes = tile_centres(tiles, pitch)
+    skies = np.array([[sky.evaluate(model, *nodes) for model in fit["sky"]] for fit in fits])
+    start = [(band[k] - nodes[k][0]) / pitch for k in (0, 1)]
+    zero, step = (np.array([entry[key] for entry in frames.entries]) for key in ("zero", "scale"))
+    phase = np.roll(cell, (-(band[0] % 2), -(band[1] % 2)), (0, 1))
+    return kernel.median(codes, zero, step, skies, (*start, float(pitch)), scale, phase, variance)
+
+
+def read(paths, box):
+    """The template in a box of the lattice: of each pixel the first layer that has enough frames there.
+
+    Parameters
+    ----------
+    paths : list of path
+        Layers, in the order of sessions.
+    box : (int, int, int, int)
+        y0, x0, rows, columns.
+
+    Returns
+    -------
+    image, variance : (planes, rows, columns) float32 arrays, ADU and ADU^2
+        NaN where no layer has FEWEST_FRAMES frames.
+    """
+    image = variance = None
+    y0, x0, h, w = box
+    for path in paths:
+        with files.opened(path) as hdus:
+            header = hdus["IMAGE"].header
+            top, left = header["LATTY0"], header["LATTX0"]
+            planes, rows, columns = hdus["IMAGE"].shape
+            if image is None:
+                image, variance = (np.full((planes, h, w), np.nan, np.float32) for _ in range(2))
+            ys, xs = slice(max(top, y0), min(top + rows, y0 + h)), slice(max(left, x0), min(left + columns, x0 + w))
+            if ys.start >= ys.stop or xs.start >= xs.stop:
+                continue
+            there = (slice(None), slice(ys.start - top, ys.stop - top), slice(xs.start - left, xs.stop - left))
+            here = (slice(None), slice(ys.start - y0, ys.stop - y0), slice(xs.start - x0, xs.stop - x0))
+            new = (np.asarray(hdus["COUNT"].data[there]) >= FEWEST_FRAMES) & np.isnan(image[here])
+            for target, name in ((image, "IMAGE"), (variance, "VARIANCE")):
+                target[here] = np.where(new, hdus[name].data[there], target[here])
+    return image, variance
