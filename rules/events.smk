@@ -33,7 +33,13 @@ PHASES = {  # name: its rules; the position is the phase number
 PHASE_OF = {member: (number, name) for number, (name, members) in enumerate(PHASES.items()) for member in members}
 EVENTS = Path(RUN, "logs/run_events.jsonl")
 # Rough CPU seconds of a job that takes a batch, a frame; for the time left on the terminal, nothing else.
-BATCH_COST_S = {"scan_frames": 0.05, "detect_stars": 0.1, "prewarp": 0.15, "local_metrics": 0.1, "reconstruct_batch": 0.1}
+BATCH_COST_S = {
+    "scan_frames": 0.05,
+    "detect_stars": 0.1,
+    "prewarp": 0.15,
+    "local_metrics": 0.1,
+    "reconstruct_batch": 0.1,
+}
 
 
 def event(kind, phase=None, **fields):
@@ -56,6 +62,13 @@ def refusal(since):
     reasons = [path for path in Path(RUN, "logs").rglob("*.reason.json") if path.stat().st_mtime >= since]
     newest = max(reasons, key=lambda path: path.stat().st_mtime, default=None)
     return json.loads(newest.read_text()) if newest else {"status": "error", "reason": "job_failed", "message": ""}
+
+
+def plain_line(record):
+    """Whether a log record of Snakemake is shown: all but those that the lines of Timeline stand for."""
+    kind = str(getattr(record, "event", "")).split(".")[-1].lower()
+    quiet = kind in ("job_started", "job_finished", "progress")
+    return not quiet and record.getMessage() != "Select jobs to execute..."
 
 
 class Timeline(logging.Handler):
@@ -146,6 +159,9 @@ onstart:
     phases = {name: TIMELINE.jobs_of[phase] for phase in sorted(TIMELINE.jobs_of) for name in [phase[1]]}
     n_lights = sum(len(batch) for session in SESSIONS.values() for batch in session["batches"])
     event("run_start", frames_discovered=n_lights, sessions=len(SESSIONS), jobs=phases)
+    if not workflow.output_settings.verbose:
+        for handler in logger.handlers:
+            handler.addFilter(plain_line)
     logger.addHandler(TIMELINE)
 
 

@@ -47,12 +47,12 @@ rule scan_frames:
         DEMO,
     output:
         "<run>/work/scan/{session}/{batch}.json",
-    priority: 100
     log:
         text="<run>/logs/scan_frames/{session}_{batch}.log",
         reason="<run>/logs/scan_frames/{session}_{batch}.reason.json",
     benchmark:
         "<run>/benchmarks/scan_frames/{session}_{batch}.tsv"
+    priority: 100
     conda:
         "../envs/tilestack.yaml"
     resources:
@@ -70,12 +70,12 @@ rule scan_input:
         of_run("<run>/work/scan/{session}/{batch}.json"),
     output:
         "<run>/artifacts/scan_input.json",
-    priority: 100
     log:
         text="<run>/logs/scan_input.log",
         reason="<run>/logs/scan_input.reason.json",
     benchmark:
         "<run>/benchmarks/scan_input.tsv"
+    priority: 100
     conda:
         "../envs/tilestack.yaml"
     resources:

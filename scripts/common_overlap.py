@@ -21,7 +21,9 @@ def common_overlap(record_paths, registration_paths, grid_path, out):
     tiles = tile_range(box, grid["stride_px"])
     samples = overlap.tile_samples(tiles, grid["stride_px"], grid["tile_px"])
     y0, x0, h, w = box
-    on_canvas = (samples[..., 0] >= x0) & (samples[..., 1] >= y0) & (samples[..., 0] < x0 + w) & (samples[..., 1] < y0 + h)
+    on_canvas = (
+        (samples[..., 0] >= x0) & (samples[..., 1] >= y0) & (samples[..., 0] < x0 + w) & (samples[..., 1] < y0 + h)
+    )
     count = np.zeros(samples.shape[:-1], int)
     for frame in frames:
         count += overlap.inside(np.array(frame["transform"]), frame["shape"], samples, RIM_PX)

@@ -18,7 +18,9 @@ def global_metrics(normalization_path, registration_path, prewarp_paths, out, *,
     rate = scale / (exposure[:, None] if np.isfinite(exposure).all() else 1.0)
     transparency = rate / np.maximum(rate.max(0), 1e-30)
     # Energy of a frame at scale 1, so that transparency does not pass for sharpness.
-    score = weights.zscore_global(level.mean(1) / scale.mean(1), noise.mean(1) / scale.mean(1), energy / scale.mean(1) ** 2)
+    score = weights.zscore_global(
+        level.mean(1) / scale.mean(1), noise.mean(1) / scale.mean(1), energy / scale.mean(1) ** 2
+    )
     if quality_model == "zscore":
         weight = np.repeat(np.exp(score)[:, None], scale.shape[1], axis=1)
     else:
@@ -34,7 +36,10 @@ def global_metrics(normalization_path, registration_path, prewarp_paths, out, *,
             "objective": objective,
             "frames": [
                 {
-                    **{key: frame[key] for key in ("file", "session", "batch", "index", "exposure_s", "scale", "scale_error")},
+                    **{
+                        key: frame[key]
+                        for key in ("file", "session", "batch", "index", "exposure_s", "scale", "scale_error")
+                    },
                     **{key: frame[key] for key in ("fwhm_px", "fwhm_error_px", "gradient_adu", "gradient_deg")},
                     "sky_adu": frame["sky_level_adu"],
                     "noise_adu": frame["noise_adu"],

@@ -14,9 +14,12 @@ def local_metrics(paths, out, *, batch):
     read = {key: records.read(paths[key]) for key in ("record", "registration", "normalization", "grid", "channels")}
     entries = read["record"]["frames"]
     frames, table = normalization.star_table(read["registration"], [records.read(paths["stars"])])
+    widths = records.array([frame["fwhm_px"] for frame in read["normalization"]["frames"]])
+    normalization.apply_corrections(table, read["normalization"]["flux_corrections"], widths)
     place = {frame["file"]: k for k, frame in enumerate(frames)}
     fits = {frame["file"]: frame for frame in read["normalization"]["frames"]}
     log_flux = records.array(read["normalization"]["log_flux"])
+    width_offset = records.array(read["normalization"]["ln_fwhm_offset"])
     tile, stride = read["grid"]["tile_px"], read["grid"]["stride_px"]
     cell = bayer.channel_cell(read["channels"]["bayer_pattern"])
     behind = records.read(paths["layer_records"][-1])["frames"]
@@ -34,9 +37,19 @@ def local_metrics(paths, out, *, batch):
             fit = fits[entry["file"]]
             mine = table["frame"] == place[entry["file"]]
             width = np.nan if fit["fwhm_px"] is None else fit["fwhm_px"]
-            stars = local.star_fields(table, mine, log_flux, np.log(fit["scale"]), width, tiles, stride)
+            stars = local.star_fields(table, mine, log_flux, np.log(fit["scale"]), width_offset, width, tiles, stride)
             slope, error = local.structure(
-                pixels.rows(k, box), entry, fine, noise_of_template, entry["file"] in behind, len(behind), cell, box, tiles, tile, stride
+                pixels.rows(k, box),
+                entry,
+                fine,
+                noise_of_template,
+                entry["file"] in behind,
+                len(behind),
+                cell,
+                box,
+                tiles,
+                tile,
+                stride,
             )
             values = {
                 "LN_T": stars["ln_t"],
@@ -55,7 +68,14 @@ def local_metrics(paths, out, *, batch):
             for name, value in values.items():
                 measured[name].append(np.asarray(value, np.float32))
     n_channels = cell.max() + 1
-    cards = {"BATCH": batch, "TILEY0": tiles[0], "TILEX0": tiles[1], "TILEPX": tile, "STRIDEPX": stride, "NFRAMES": len(entries)}
+    cards = {
+        "BATCH": batch,
+        "TILEY0": tiles[0],
+        "TILEX0": tiles[1],
+        "TILEPX": tile,
+        "STRIDEPX": stride,
+        "NFRAMES": len(entries),
+    }
     with files.Writer(out, cards) as writer:
         for name, values in measured.items():
             shape = (0, n_channels, *tiles[2:]) if name in COLUMNS else (0, *tiles[2:])

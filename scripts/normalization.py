@@ -21,9 +21,16 @@ def normalization(paths, out, *, sky_model, sky_mesh_px):
     else:
         known, anchor = records.array(first["log_flux"]), None
         n_stars, target = known.shape[1], records.read(paths["layers"][-1])
+    fwhm, fwhm_error, width_offset, width_stars = normalizations.widths(table, len(frames), n_stars)
+    corrections = normalizations.flux_corrections(table, fwhm)
+    normalizations.apply_corrections(table, corrections, fwhm)
     scale, error, brightness, used = normalizations.scales(frames, table, n_stars, known, anchor)
-    reference_sky = first["reference_sky"] if first else normalizations.smooth_sky(target, lattice["shape"], lattice["mesh_px"])
-    models = normalizations.sky_models(entries, scale, target, lattice["shape"], lattice["mesh_px"], sky_model, sky_mesh_px)
+    reference_sky = (
+        first["reference_sky"] if first else normalizations.smooth_sky(target, lattice["shape"], lattice["mesh_px"])
+    )
+    models = normalizations.sky_models(
+        entries, scale, target, lattice["shape"], lattice["mesh_px"], sky_model, sky_mesh_px
+    )
     records.write(
         out,
         {
@@ -32,6 +39,8 @@ def normalization(paths, out, *, sky_model, sky_mesh_px):
             "anchor": None if anchor is None else files[anchor],
             "gain": normalizations.measure_gain(entries, [frame["gain_e_adu"] for frame in frames]),
             "log_flux": rounded(brightness),
+            "flux_corrections": corrections,
+            "ln_fwhm_offset": rounded(width_offset),
             "reference_sky": reference_sky,
             "frames": [
                 {
@@ -40,15 +49,19 @@ def normalization(paths, out, *, sky_model, sky_mesh_px):
                     "batch": frame["batch"],
                     "index": frame["index"],
                     "exposure_s": frame["exposure_s"],
-                    **normalizations.frame_fwhm(table, k),
+                    "fwhm_px": rounded(fwhm[k]),
+                    "fwhm_error_px": rounded(fwhm_error[k], 3),
+                    "n_fwhm_stars": width_stars[k],
                     "scale": rounded(scale[k]),
                     "scale_error": rounded(error[k], 3),
                     "n_stars": used[k],
-                    "scale_method": "stars" if (used[k] >= normalizations.FEWEST_STARS).any() else "exposure",
+                    "scale_method": "stars" if used[k] >= normalizations.FEWEST_STARS else "exposure",
                     "sky": models[k],
                     "sky_level_adu": rounded([np.nanmedian(mesh) for mesh in np.array(entries[k]["sky"], float)]),
                     "noise_adu": rounded([np.nanmedian(mesh) for mesh in np.array(entries[k]["noise"], float)]),
-                    "pixel_noise_adu": rounded([np.nanmedian(mesh) for mesh in np.array(entries[k]["pixel_noise"], float)]),
+                    "pixel_noise_adu": rounded(
+                        [np.nanmedian(mesh) for mesh in np.array(entries[k]["pixel_noise"], float)]
+                    ),
                     "gradient_adu": [rounded(sky.gradient(model)[0], 4) for model in models[k]],
                     "gradient_deg": [rounded(sky.gradient(model)[1], 4) for model in models[k]],
                 }
@@ -68,7 +81,9 @@ if __name__ == "__main__":
     with job.started(snakemake):
         inputs = snakemake.input
         paths = {key: inputs[key] for key in ("registration", "reference")}
-        paths |= {key: [inputs[key]] if isinstance(inputs[key], str) else list(inputs[key]) for key in ("records", "stars")}
+        paths |= {
+            key: [inputs[key]] if isinstance(inputs[key], str) else list(inputs[key]) for key in ("records", "stars")
+        }
         paths |= {key: list(inputs.get(key, [])) for key in ("first", "layers")}
         normalization(
             paths,

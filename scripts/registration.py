@@ -37,17 +37,35 @@ def registration(reference_path, stars_paths, first_path, out, *, model, min_mat
         )
     master = master or registrations.master_stars(frames, results)
     points = np.column_stack([master["x"], master["y"]]).astype(float)
-    entry_of = {frame["name"]: as_record(frame, result, points, head["shape"]) for frame, result in zip(frames, results, strict=True)}
+    entry_of = {
+        frame["name"]: as_record(frame, result, points, head["shape"])
+        for frame, result in zip(frames, results, strict=True)
+    }
     records.write(
         out,
         {
-            **{key: head[key] for key in ("session", "shape", "colour_mode", "bayer_pattern", "channels", "saturation_adu")},
+            **{
+                key: head[key]
+                for key in ("session", "shape", "colour_mode", "bayer_pattern", "channels", "saturation_adu")
+            },
             "model": model,
             "defects": defects_of(batches.values()),
             "stars": {key: rounded(values, 7) for key, values in master.items()},
             "frames": [
                 {
-                    **{key: frame.get(key) for key in ("status", "reason", "exposure_s", "filter", "gain_e_adu", "date_obs", "sha256", "index")},
+                    **{
+                        key: frame.get(key)
+                        for key in (
+                            "status",
+                            "reason",
+                            "exposure_s",
+                            "filter",
+                            "gain_e_adu",
+                            "date_obs",
+                            "sha256",
+                            "index",
+                        )
+                    },
                     "file": frame["name"],
                     "session": head["session"],
                     "batch": batch,

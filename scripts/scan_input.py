@@ -15,7 +15,7 @@ def scan_input(facts_paths, out, *, plan, scan, assumptions, run_folder):
     mode = selection.check(decided, assumptions)
     disk = check_disk(decided, facts, run_folder)
     files = [
-        {**file, "session": s, **{key: fact.get(key) for key in ("sha256", "date_obs", "level_adu", "noise_adu", "n_peaks")}}
+        {**{key: value for key, value in fact.items() if key != "error"}, **file, "session": s}
         for s, all_facts in sessions
         for file, fact in zip(decided[s]["files"], all_facts, strict=True)
     ]

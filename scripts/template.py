@@ -42,4 +42,6 @@ if __name__ == "__main__":
         inputs = snakemake.input
         paths = {key: inputs[key] for key in ("normalization", "reference")}
         paths |= {key: list(inputs.get(key, [])) for key in ("images", "records", "layers")}
-        template(paths, snakemake.output.image, snakemake.output.record, template_frames=snakemake.params.template_frames)
+        template(
+            paths, snakemake.output.image, snakemake.output.record, template_frames=snakemake.params.template_frames
+        )

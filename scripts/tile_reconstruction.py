@@ -15,7 +15,10 @@ def tile_reconstruction(paths, image_path, record_path, *, put_back_share):
     overlap, grid = records.read(paths["overlap"]), records.read(paths["grid"])
     canvas = tuple(overlap["canvas"])
     tiles = Tiles((*overlap["tiles"]["first"], *overlap["tiles"]["shape"]), grid["stride_px"])
-    with contextlib.ExitStack() as stack, files.Writer(image_path, {"LATTY0": canvas[0], "LATTX0": canvas[1]}) as writer:
+    with (
+        contextlib.ExitStack() as stack,
+        files.Writer(image_path, {"LATTY0": canvas[0], "LATTX0": canvas[1]}) as writer,
+    ):
         sessions = [
             [reconstruction.Sums(stack.enter_context(files.opened(path))) for path in batches]
             for batches in paths["sums"].values()
@@ -23,7 +26,8 @@ def tile_reconstruction(paths, image_path, record_path, *, put_back_share):
         n_planes = len(sessions[0][0].planes["W2V"])
         shape = (n_planes, *canvas[2:])
         places = {
-            name: writer.reserve(name, shape, reconstruction.INTEGER_PLANES.get(name, "f4")) for name in reconstruction.PLANES
+            name: writer.reserve(name, shape, reconstruction.INTEGER_PLANES.get(name, "f4"))
+            for name in reconstruction.PLANES
         }
         for band in bands(canvas, BAND_ROWS):
             planes = reconstruction.planes_of(*reconstruction.add_sessions(sessions, band, put_back_share))
@@ -35,7 +39,11 @@ def tile_reconstruction(paths, image_path, record_path, *, put_back_share):
             tiles.add(band, planes)
     per_tile = tiles.means()
     n_eff, predicted = effective_frames(paths, tiles.range)
-    frames = [f | {"session": r["session"], "batch": r["batch"]} for r in map(records.read, paths["records"]) for f in r["frames"]]
+    frames = [
+        f | {"session": r["session"], "batch": r["batch"]}
+        for r in map(records.read, paths["records"])
+        for f in r["frames"]
+    ]
     gains = [records.read(path) for path in paths["weights"]]
     whole = tiles.whole()
     records.write(
@@ -51,7 +59,8 @@ def tile_reconstruction(paths, image_path, record_path, *, put_back_share):
             "differs_px": whole["differs_px"],
             "saturated_px": whole["saturated_px"],
             "sessions": [
-                {key: gain[key] for key in ("session", "rms_ln_fwhm", "rms_ln_t", "rms_ln_variance", "predicted_gain")} for gain in gains
+                {key: gain[key] for key in ("session", "rms_ln_fwhm", "rms_ln_t", "rms_ln_variance", "predicted_gain")}
+                for gain in gains
             ],
             "tiles": {
                 "first": tiles.range[:2],
@@ -80,7 +89,12 @@ class Tiles:
         )
         index = (j[:, None] * self.range[3] + i[None]).ravel()
         known = planes["NIM"] > 0
-        parts = {"n": known, "frames": planes["NIM"], "rejected": planes["REJ"], "eta": np.where(known, np.nan_to_num(planes["ETA"]), 0)}
+        parts = {
+            "n": known,
+            "frames": planes["NIM"],
+            "rejected": planes["REJ"],
+            "eta": np.where(known, np.nan_to_num(planes["ETA"]), 0),
+        }
         for key, part in parts.items():
             flat = part.sum(0).ravel().astype(float)
             self.sums[key] += np.bincount(index, flat, self.sums[key].size).reshape(self.sums[key].shape)

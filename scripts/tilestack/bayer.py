@@ -39,6 +39,13 @@ def pattern_of_header(header, shape):
     return "".join(cell[y][x] for y in rows for x in columns)
 
 
+def pattern_for_header(pattern, shape, row_order):
+    """BAYERPAT that stands for a pattern of the rows of the file, under a ROWORDER (null: top down)."""
+    if (row_order or "").upper() != "BOTTOM-UP" or shape[0] % 2:
+        return pattern
+    return pattern[2:] + pattern[:2]
+
+
 def _offset(header, key):
     value = header.get(key, 0)
     return int(value) % 2 if isinstance(value, (int, float)) and np.isfinite(value) else 0

@@ -34,6 +34,7 @@ TEXTS = {
     "object": ("OBJECT",),
     "date_obs": ("DATE-OBS",),
     "image_type": ("IMAGETYP", "FRAME"),
+    "row_order": ("ROWORDER",),
 }
 # Keywords that only a stacking program writes.
 STACK_KEYWORDS = ("STACKCNT", "NCOMBINE", "LIVETIME", "TOTALEXP")

@@ -45,6 +45,8 @@ def started(snakemake):
         stop = _as_stop(error, snakemake.rule)
         logging.error("%s", stop, exc_info=None if isinstance(error, Stop) else error)
         records.write(reason_path, {"status": stop.status, "reason": stop.reason, "message": stop.message})
+        if isinstance(error, Stop):
+            raise SystemExit(1) from None  # the reason says it all: no traceback on the terminal
         raise
 
 

@@ -59,7 +59,9 @@ def filled(mesh):
     mesh = np.array(mesh, dtype=float)
     while np.isnan(mesh).any() and not np.isnan(mesh).all():
         padded = np.pad(mesh, 1, constant_values=np.nan)
-        around = np.stack([padded[dy : dy + mesh.shape[0], dx : dx + mesh.shape[1]] for dy in range(3) for dx in range(3)])
+        around = np.stack(
+            [padded[dy : dy + mesh.shape[0], dx : dx + mesh.shape[1]] for dy in range(3) for dx in range(3)]
+        )
         known = np.isfinite(around)
         n = known.sum(0)
         mean = np.where(known, around, 0).sum(0) / np.maximum(n, 1)

@@ -12,7 +12,7 @@ BAND_PASS_VARIANCE = 1 / 9 + 1 / 8
 SUPPORT_STRIDES, SUPPORT_PX = 1.5, 96.0
 
 
-def star_fields(table, mine, log_flux, log_scale, fwhm_px, tiles, stride):
+def star_fields(table, mine, log_flux, log_scale, width_offset, fwhm_px, tiles, stride):
     """Local transparency and FWHM of a frame in the tiles, from its stars.
 
     Parameters
@@ -25,6 +25,8 @@ def star_fields(table, mine, log_flux, log_scale, fwhm_px, tiles, stride):
         Logarithm of the fluxes at scale 1.
     log_scale : (c,) float64 array
         Logarithm of the frame's scale.
+    width_offset : (n_stars,) float64 array
+        Logarithm of the FWHM of a star over that of its frame, in the mean over frames.
     fwhm_px : float
         FWHM of the frame in lattice pixels.
     tiles, stride
@@ -54,7 +56,7 @@ def star_fields(table, mine, log_flux, log_scale, fwhm_px, tiles, stride):
         fields["ln_t_error"].append(spread)
     width, width_error = table["fwhm"][clean], table["fwhm_error"][clean]
     with np.errstate(invalid="ignore", divide="ignore"):
-        deviation = np.log(width / fwhm_px)
+        deviation = np.log(width / fwhm_px) - width_offset[star]
         variance = (width_error / width) ** 2 + 0.03**2
     value, spread = _weighted(near, deviation, variance, (width_error < 0.2 * width) & np.isfinite(deviation))
     inside = (np.abs(rows[:, None, None] - y) <= stride / 2) & (np.abs(columns[None, :, None] - x) <= stride / 2)
@@ -119,7 +121,9 @@ def structure(codes, entry, template, template_variance, in_template, n_template
     """
     step = 2 if cell.max() > 0 else 1
     n, cross, power, own = kernel.structure_sums(codes, entry["scale"], template, cell, box, tiles, tile, stride, step)
-    noise = np.array([np.nanmedian(plane) for plane in np.asarray(entry["pixel_noise"], float)]) ** 2 * BAND_PASS_VARIANCE
+    noise = (
+        np.array([np.nanmedian(plane) for plane in np.asarray(entry["pixel_noise"], float)]) ** 2 * BAND_PASS_VARIANCE
+    )
     noise = noise[:, None, None]
     template_noise = template_variance * BAND_PASS_VARIANCE
     shared = noise / n_template if in_template else 0.0

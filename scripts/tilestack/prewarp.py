@@ -52,13 +52,13 @@ def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
             entry |= {"file": frame["file"], "index": frame["index"], "extension": number}
             y0, x0, *_ = entry["box"]
             header = {
-                "FRAME": frame["file"][:68],
+                "FRAME": frame["file"].encode("ascii", "backslashreplace").decode()[:60],
                 "BSCALE": entry["scale"],
                 "BZERO": entry["zero"],
                 "BLANK": -32768,
                 "BUNIT": "adu",
-                "LATTY0": (y0, "tile_offset_y: lattice row of the first row"),
-                "LATTX0": (x0, "tile_offset_x: lattice column of the first column"),
+                "LATTY0": (y0, "tile_offset_y, lattice row of row 1"),
+                "LATTX0": (x0, "tile_offset_x, lattice column of column 1"),
             }
             writer.append(f"FRAME{number:05d}", codes, header)
             entries.append(entry)

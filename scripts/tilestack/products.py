@@ -34,16 +34,20 @@ def cards(scan, frames, facts):
     frames : list of dict
         Frames in the stack: ``exposure_s``, ``date_obs``.
     facts : dict
-        Run facts: ``run_id``, ``config_hash``, ``saturation_adu``, ``gain_e_adu``, ``efficiency``, ``fwhm_px``,
-        ``reference`` (file), ``row_order``, ``bayer_pattern``.
+        ``run_id``, ``config_hash``, ``reference`` (entry of the reference light in the scan), ``saturation_adu``,
+        ``gain_e_adu``, ``eta_sb``, ``eta_pt``, ``effective_s``, ``fwhm_px``, ``canvas``; null where unknown.
+
+    Returns
+    -------
+    dict
+        Values, or (value, comment); what is unknown is left out.
     """
-    reference = next(file for file in scan["files"] if file["name"] == facts["reference"]["file"] and file["session"] == facts["reference"]["session"])
     exposures = [frame["exposure_s"] for frame in frames if frame["exposure_s"]]
     dates = sorted(frame["date_obs"] for frame in frames if frame["date_obs"])
-    result = {card: reference.get(key) for key, card in INSTRUMENT_CARDS.items()}
+    result = {card: facts["reference"].get(key) for key, card in INSTRUMENT_CARDS.items()}
     result |= {
         "FILTER": scan["filter"],
-        "BUNIT": ("adu" if facts["row_order"] is None else "adu", "scale of the reference frame"),
+        "BUNIT": ("adu", "scale of the reference frame"),
         "NCOMBINE": (len(frames), "frames in the stack"),
         "STACKCNT": (len(frames), "frames in the stack"),
         "EXPTIME": (float(np.median(exposures)) if exposures else None, "[s] of one frame"),
@@ -52,20 +56,21 @@ def cards(scan, frames, facts):
         "DATE-OBS": (dates[0] if dates else None, "start of the first frame"),
         "DATE-BEG": dates[0] if dates else None,
         "DATE-AVG": _middle_date(dates),
-        "DATE-END": dates[-1] if dates else None,
-        "ROWORDER": facts["row_order"],
+        "DATE-END": (dates[-1] if dates else None, "start of the last frame"),
         "SATURATE": facts["saturation_adu"],
         "EGAIN": (facts["gain_e_adu"], "[electron/adu]"),
         "ETA_SB": (facts["eta_sb"], "S/N^2 over the best, extended light (formula)"),
         "ETA_PT": (facts["eta_pt"], "S/N^2 over the best, stars (formula)"),
-        "FWHM": (facts["fwhm_px"], "[px] median of the frames, by weight"),
+        "FWHM": (facts["fwhm_px"], "[px] of the frames, by weight"),
         "RUNID": facts["run_id"],
         "CONFHASH": facts["config_hash"],
         "PROGRAM": f"Tilestack {VERSION}",
-        "LATTY0": facts["canvas"][0],
-        "LATTX0": facts["canvas"][1],
+        "LATTY0": (facts["canvas"][0], "lattice row of the first row"),
+        "LATTX0": (facts["canvas"][1], "lattice column of the first column"),
     }
-    return {key: value for key, value in result.items() if (value[0] if isinstance(value, tuple) else value) is not None}
+    return {
+        key: value for key, value in result.items() if (value[0] if isinstance(value, tuple) else value) is not None
+    }
 
 
 def _middle_date(dates):

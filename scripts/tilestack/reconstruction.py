@@ -65,7 +65,23 @@ def write_sums(path, image_path, record, fields, tiles, stride, pattern, layers,
         halo = 2 * -(-(options["grow_px"] + step) // 2)
         n_rows = int(BAND_BYTES / (box[3] * max(3 * len(entries), SUM_BYTES)))
         for band in prewarped.bands(box, n_rows):
-            sums, counts, marked = _band(pixels, band, halo, cell, step, zero, scale, fields, tiles, stride, layers, reference_sky, exposure_s, odd, options)
+            sums, counts, marked = _band(
+                pixels,
+                band,
+                halo,
+                cell,
+                step,
+                zero,
+                scale,
+                fields,
+                tiles,
+                stride,
+                layers,
+                reference_sky,
+                exposure_s,
+                odd,
+                options,
+            )
             per_frame += marked
             first = (band[0] - box[0]) * box[3]
             for k, name in enumerate(kernel.SUMS):
@@ -81,7 +97,9 @@ def write_sums(path, image_path, record, fields, tiles, stride, pattern, layers,
     return per_frame
 
 
-def _band(pixels, band, halo, cell, step, zero, scale, fields, tiles, stride, layers, reference_sky, exposure_s, odd, options):
+def _band(
+    pixels, band, halo, cell, step, zero, scale, fields, tiles, stride, layers, reference_sky, exposure_s, odd, options
+):
     """Sums of a band of rows; outliers are judged with some rows more, so that bands leave no trace."""
     y0, x0, h, w = band
     wide = (y0 - halo, x0, h + 2 * halo, w)
@@ -89,7 +107,9 @@ def _band(pixels, band, halo, cell, step, zero, scale, fields, tiles, stride, la
     phase = np.roll(cell, (-(wide[0] % 2), -(x0 % 2)), (0, 1))
     image, variance = (plane[0] for plane in template.read(layers, wide))
     sky = np.array([model["coefficients"][0] for model in reference_sky])[phase]
-    squared, signal = kernel.tolerance(image, variance, sky, step, options["range_tolerance"], options["signal_tolerance"])
+    squared, signal = kernel.tolerance(
+        image, variance, sky, step, options["range_tolerance"], options["signal_tolerance"]
+    )
     rows, columns = lattice.tile_centres(tiles, stride)
     grid = ((wide[0] - rows[0]) / stride, (x0 - columns[0]) / stride, float(stride))
     kappa = options["kappa"] if options["reject"] else np.inf

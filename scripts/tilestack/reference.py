@@ -16,7 +16,9 @@ def score(frame):
     and sharpness alike.
     """
     stars = frame["stars"]
-    flux, error = (np.sum(np.array(stars[key]), axis=1) if stars[key] else np.zeros(0) for key in ("flux", "flux_error"))
+    flux, error = (
+        np.sum(np.array(stars[key]), axis=1) if stars[key] else np.zeros(0) for key in ("flux", "flux_error")
+    )
     usable = (np.array(stars["flags"], int) & 0b1101) == 0  # not saturated, at the rim or failed
     snr = np.sort((flux / np.maximum(error, 1e-9))[usable])[::-1][:N_SCORE_STARS]
     return float(snr.sum() / fwhm(frame)) if usable.any() else 0.0
@@ -50,12 +52,17 @@ def choose(batches, wanted, other):
     """
     head = next(iter(batches.values()))
     frames = [(batch, f) for batch, record in batches.items() for f in record["frames"] if f["status"] != "excluded"]
-    scored = [{"file": f["name"], "batch": b, "score": score(f), "fwhm_px": fwhm(f), "n_stars": len(f["stars"]["x"])} for b, f in frames]
+    scored = [
+        {"file": f["name"], "batch": b, "score": score(f), "fwhm_px": fwhm(f), "n_stars": len(f["stars"]["x"])}
+        for b, f in frames
+    ]
     best = max(scored, key=lambda s: s["score"])
     if wanted and not other:
         named = [s for s in scored if s["file"] == wanted]
         if not named:
-            raise Stop("no_such_reference", f"registration.reference {wanted!r} is no usable light of {head['session']}")
+            raise Stop(
+                "no_such_reference", f"registration.reference {wanted!r} is no usable light of {head['session']}"
+            )
         best = named[0]
     if not best["score"] > 0:
         raise Stop(
@@ -67,7 +74,10 @@ def choose(batches, wanted, other):
     if other:
         grid = other["lattice"]
         if wanted.split("/")[-1] != grid["file"]:
-            raise Stop("no_such_reference", f"the lattice of run {wanted.split('/')[0]} is that of {grid['file']}, got {wanted!r}")
+            raise Stop(
+                "no_such_reference",
+                f"the lattice of run {wanted.split('/')[0]} is that of {grid['file']}, got {wanted!r}",
+            )
         if (grid["bayer_pattern"] is None) != (head["bayer_pattern"] is None):
             raise Stop("mixed_colour_modes", f"{wanted!r} and this run are not both mono or both colour")
     else:

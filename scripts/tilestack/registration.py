@@ -89,7 +89,9 @@ def refine(start, moving, fixed, *, model, min_matches, max_residual_px):
     for reach in (FIRST_REACH_PX, FIRST_REACH_PX, 2.5, LAST_REACH_PX, LAST_REACH_PX):
         pairs = matching.nearest_pairs(geometry.apply(transform, points), targets, reach)
         if len(pairs) < max(min_matches, 3):
-            raise NoMatch(f"{len(pairs)} of {len(points)} stars have a partner within {reach:g} px, needs {min_matches}")
+            raise NoMatch(
+                f"{len(pairs)} of {len(points)} stars have a partner within {reach:g} px, needs {min_matches}"
+            )
         weight = 1 / (error[0][pairs[:, 0]] ** 2 + error[1][pairs[:, 1]] ** 2)
         transform, kept, residual, criterion = _robust_fit(points, targets, pairs, weight, name)
     n_kept = int(kept.sum())
@@ -122,7 +124,7 @@ def _robust_fit(points, targets, pairs, weight, name):
         kept = now
     chi2 = (np.minimum(normalised, limit) ** 2).sum()
     n = 2 * len(pairs)
-    criterion = n * np.log(chi2 / n) + n_parameters * np.log(n)
+    criterion = n * np.log(max(chi2 / n, 1e-12)) + n_parameters * np.log(n)
     return transform, kept, float(np.sqrt((distance[kept] ** 2).mean())), float(criterion)
 
 

@@ -124,4 +124,3 @@ def gradient(result):
         return 0.0, 0.0
     by_y, by_x = coefficients[1], coefficients[2]
     return float(2 * np.hypot(by_y, by_x)), float(np.degrees(np.arctan2(by_y, by_x)))
-

@@ -100,14 +100,18 @@ def mark(codes, zero, scale, fields, grid, cell, template, squared, signal, inve
     """
     n, h, w = codes.shape
     if fields.shape[:2] != (n, len(FIELDS)) or template.shape != (h, w):
-        raise ValueError(f"need n frames with {len(FIELDS)} fields, got {codes.shape}, {fields.shape}, {template.shape}")
+        raise ValueError(
+            f"need n frames with {len(FIELDS)} fields, got {codes.shape}, {fields.shape}, {template.shape}"
+        )
     marks = np.empty((n, h, w), np.uint8)
     _mark(codes, zero, scale, fields, *grid, cell, template, squared, signal, inverse_gain, kappa, marks)
     return marks
 
 
 @njit(cache=True, parallel=True, fastmath={"contract"})
-def _mark(codes, zero, scale, fields, grid_y, grid_x, pitch, cell, template, squared, signal, inverse_gain, kappa, marks):
+def _mark(
+    codes, zero, scale, fields, grid_y, grid_x, pitch, cell, template, squared, signal, inverse_gain, kappa, marks
+):
     n, h, w = codes.shape
     for y in prange(h):
         lines = _lines(fields, grid_y + y / pitch)
@@ -140,9 +144,17 @@ def _mark(codes, zero, scale, fields, grid_y, grid_x, pitch, cell, template, squ
 @njit(fastmath={"contract"})
 def _lines(fields, at):
     """Fields interpolated to one row: (n, 5, c, nx)."""
-    j = min(max(int(at), 0), fields.shape[3] - 2)
+    n, n_fields, n_channels, ny, nx = fields.shape
+    j = min(max(int(at), 0), ny - 2)
     f = np.float32(at - j)
-    return (1 - f) * fields[:, :, :, j] + f * fields[:, :, :, j + 1]
+    lines = np.empty((n, n_fields, n_channels, nx), np.float32)
+    for k in range(n):
+        for m in range(n_fields):
+            for c in range(n_channels):
+                for i in range(nx):
+                    low, high = fields[k, m, c, j, i], fields[k, m, c, j + 1, i]
+                    lines[k, m, c, i] = low + f * (high - low)
+    return lines
 
 
 def grow(marks, reach):
@@ -200,13 +212,30 @@ def accumulate(codes, marks, zero, scale, fields, grid, cell, signal, inverse_ga
     sums = np.zeros((3, len(SUMS), h, w))
     counts = np.zeros((3, len(COUNTS), h, w), np.int32)
     per_row = np.zeros((h, n, 4), np.int64)
-    _accumulate(codes, marks, zero, scale, fields, *grid, cell, signal, inverse_gain, odd, exposure_s, sums, counts, per_row)
+    _accumulate(
+        codes, marks, zero, scale, fields, *grid, cell, signal, inverse_gain, odd, exposure_s, sums, counts, per_row
+    )
     return sums, counts, per_row.sum(0)
 
 
 @njit(cache=True, parallel=True, fastmath={"contract"})
 def _accumulate(
-    codes, marks, zero, scale, fields, grid_y, grid_x, pitch, cell, signal, inverse_gain, odd, exposure_s, sums, counts, per_row
+    codes,
+    marks,
+    zero,
+    scale,
+    fields,
+    grid_y,
+    grid_x,
+    pitch,
+    cell,
+    signal,
+    inverse_gain,
+    odd,
+    exposure_s,
+    sums,
+    counts,
+    per_row,
 ):
     n, h, w = codes.shape
     for y in prange(h):

@@ -43,7 +43,9 @@ def debayer(mosaic, variance, cell, filters):
         meets missing pixels, the mean of the neighbours of that colour within 1 pixel, NaN without any.
     """
     if mosaic.shape != variance.shape or mosaic.ndim != 2 or filters.shape != (4, 5, 5):
-        raise ValueError(f"need equal images and (4, 5, 5) filters, got {mosaic.shape}, {variance.shape}, {filters.shape}")
+        raise ValueError(
+            f"need equal images and (4, 5, 5) filters, got {mosaic.shape}, {variance.shape}, {filters.shape}"
+        )
     image, spread = (np.empty((3, *mosaic.shape), np.float32) for _ in range(2))
     _debayer(mosaic, variance, cell, filters, image, spread)
     return image, spread

@@ -316,6 +316,64 @@ def _inverse(matrix):
     return inverse
 
 
+def aperture_fluxes(image, cell, xy, radius):
+    """Flux of stars in a round aperture over the sky in a ring around it, by channel.
+
+    Parameters
+    ----------
+    image : (h, w) float32 array, ADU
+        Raw light. NaN marks a pixel without data.
+    cell : (2, 2) int64 array
+        Channel of each phase of the mosaic; all 0 for mono.
+    xy : (n, 2) float64 array, pixels
+    radius : float, pixels
+        The sky ring reaches from 1.4 to 2.2 radii; its level is the median.
+
+    Returns
+    -------
+    (n, c) float64 array, ADU
+        Over all pixels: what the pixels of a channel hold, times the pixels in the aperture over theirs. The edge is
+        soft over one pixel. NaN where the ring leaves the frame or a pixel in the aperture has no data.
+    """
+    if image.ndim != 2 or xy.ndim != 2 or not radius > 0:
+        raise ValueError(f"need (h, w), (n, 2) and radius > 0, got {image.shape}, {xy.shape} and {radius}")
+    image = np.ascontiguousarray(image, dtype=np.float32)
+    return _aperture_fluxes(image, cell, np.ascontiguousarray(xy, dtype=float), float(radius), cell.max() + 1)
+
+
+@njit(cache=True, parallel=True, fastmath={"contract"})
+def _aperture_fluxes(image, cell, xy, radius, n_channels):
+    h, w = image.shape
+    fluxes = np.full((len(xy), n_channels), np.nan)
+    reach = int(math.ceil(2.2 * radius))
+    for k in prange(len(xy)):
+        x0, y0 = xy[k, 0], xy[k, 1]
+        if np.isnan(x0):
+            continue
+        cx, cy = int(round(x0)), int(round(y0))
+        if cx - reach < 0 or cy - reach < 0 or cx + reach >= w or cy + reach >= h:
+            continue
+        ring = np.empty((n_channels, (2 * reach + 1) ** 2))
+        n_ring = np.zeros(n_channels, np.int64)
+        total, weight = np.zeros(n_channels), np.zeros(n_channels)
+        for y in range(cy - reach, cy + reach + 1):
+            for x in range(cx - reach, cx + reach + 1):
+                distance = math.hypot(x - x0, y - y0)
+                c = cell[y % 2, x % 2]
+                share = min(max(radius + 0.5 - distance, 0.0), 1.0)
+                if share > 0:
+                    total[c] += share * image[y, x]
+                    weight[c] += share
+                elif 1.4 * radius <= distance <= 2.2 * radius and not np.isnan(image[y, x]):
+                    ring[c, n_ring[c]] = image[y, x]
+                    n_ring[c] += 1
+        for c in range(n_channels):
+            if n_ring[c] >= 8:
+                sky = np.median(ring[c, : n_ring[c]])
+                fluxes[k, c] = (total[c] - weight[c] * sky) * weight.sum() / weight[c]
+    return fluxes
+
+
 def defects(image, cell, noise, kappa, isolation=0.12):
     """Pixels that stand alone: far from their neighbours of the same colour while those next to them are calm.
 

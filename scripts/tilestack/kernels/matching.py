@@ -41,7 +41,9 @@ def triangle_transform(moving, fixed, *, tolerance, n_triples, scale_range, most
     if not (0 < low < high and tolerance > 0 and most_stretch > 1):
         raise ValueError(f"need 0 < low < high, tolerance > 0, stretch > 1: {scale_range}, {tolerance}, {most_stretch}")
     moving, fixed = (np.ascontiguousarray(stars, dtype=float) for stars in (moving, fixed))
-    return _triangle_transform(moving, fixed, float(tolerance), int(n_triples), float(low), float(high), float(most_stretch))
+    return _triangle_transform(
+        moving, fixed, float(tolerance), int(n_triples), float(low), float(high), float(most_stretch)
+    )
 
 
 @njit(cache=True, fastmath={"contract"})

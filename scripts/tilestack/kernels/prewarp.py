@@ -182,7 +182,9 @@ def warp(planes, plane_of, step, offsets, near, to_frame, box):
     ringing of a clipped core stays out; everywhere else that would change the flux of stars by 0.1-0.4 %.
     """
     if planes.ndim != 3 or planes.dtype != np.float32 or offsets.shape != (len(planes), 2):
-        raise ValueError(f"need (p, h, w) float32 planes with p offsets, got {planes.dtype} {planes.shape}, {offsets.shape}")
+        raise ValueError(
+            f"need (p, h, w) float32 planes with p offsets, got {planes.dtype} {planes.shape}, {offsets.shape}"
+        )
     y0, x0, rows, columns = box
     image = np.empty((rows, columns), np.float32)
     saturated = np.zeros((rows, columns), np.bool_)
@@ -317,7 +319,9 @@ def _sky_mesh(image, cell, step, y0, x0, mesh, first_y, first_x, level, noise):
             for _ in range(5):
                 middle = (values[(low + high - 1) // 2] + values[(low + high) // 2]) / 2
                 # Half of the 16-84 % range: a robust standard deviation of what is left.
-                spread = (values[low + int(0.8413 * (high - low - 1))] - values[low + int(0.1587 * (high - low - 1))]) / 2
+                spread = (
+                    values[low + int(0.8413 * (high - low - 1))] - values[low + int(0.1587 * (high - low - 1))]
+                ) / 2
                 new_low = np.searchsorted(values, middle - 3 * spread)
                 new_high = np.searchsorted(values, middle + 3 * spread)
                 if new_high - new_low < 8 or (new_low == low and new_high == high):

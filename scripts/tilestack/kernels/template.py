@@ -50,13 +50,17 @@ def median(codes, zero, scale, sky, grid, photometric, channel_rows, variance):
 
 
 @njit(cache=True, parallel=True, fastmath={"contract"})
-def _median(codes, zero, scale, sky, *grid, photometric, channel_rows, variance, image, spread, count):
+def _median(codes, zero, scale, sky, grid_y, grid_x, pitch, photometric, channel_rows, variance, image, spread, count):
     n, h, w = codes.shape
     for y in prange(h):
         values, variances = np.empty(n), np.empty(n)
         at_y = grid_y + y / pitch
         j = min(max(int(at_y), 0), sky.shape[2] - 2)
-        lines = (1 - (at_y - j)) * sky[:, :, j] + (at_y - j) * sky[:, :, j + 1]
+        lines = np.empty((n, sky.shape[1], sky.shape[3]))
+        for k in range(n):
+            for c in range(sky.shape[1]):
+                for i in range(sky.shape[3]):
+                    lines[k, c, i] = sky[k, c, j, i] + (at_y - j) * (sky[k, c, j + 1, i] - sky[k, c, j, i])
         for x in range(w):
             c = channel_rows[y % 2, x % 2]
             at_x = grid_x + x / pitch

@@ -1,0 +1,36 @@
+from snakemake.utils import min_version
+
+min_version("9.12")  # pathvars
+
+
+include: "rules/config.smk"
+
+
+pathvars:
+    run=RUN,
+
+
+include: "rules/plan.smk"
+include: "rules/digest.smk"
+include: "rules/events.smk"
+include: "rules/registration.smk"
+include: "rules/metrics.smk"
+include: "rules/reconstruction.smk"
+include: "rules/product.smk"
+
+
+# Every product, not just the last: a failed job loses all its outputs, and a start makes only what is asked for here.
+rule all:
+    default_target: True
+    input:
+        expand("<run>/outputs/{name}", name=PRODUCTS),
+        expand("<run>/outputs/previews/{name}.png", name=["stacked", "stacked_rgb"]),
+        expand("<run>/artifacts/{phase}.json", phase=ARTIFACTS),
+
+
+rule clean_work:
+    """Delete the large pixel files; records, sums and templates stay, so nothing has to be made again."""
+    params:
+        folder=f"{RUN}/work/prewarp",  # pathvars reach neither params nor shell
+    shell:
+        "find {params.folder:q} -name '*.fits' -delete"

@@ -1,0 +1,112 @@
+# Phases 12-17. From 13 on they read outputs/ and artifacts/ only, so clean_work never pulls an earlier phase back.
+PRODUCTS = [
+    "stacked.fits",
+    "stacked_rgb.fits",
+    *(f"planes/{name}{colour}.fits" for colour in ("", "_rgb") for name in ("even", "odd", "plain_mean")),
+    "planes/inverse_variance.fits",
+]
+RECORDS = [
+    "scan_input",
+    "registration",
+    "channel_split",
+    "normalization",
+    "global_metrics",
+    "tile_grid",
+    "common_overlap",
+    "local_metrics",
+    "tile_reconstruction",
+    "stacking",
+    "debayer",
+]
+ARTIFACTS = [*RECORDS, "run_status"]
+
+
+rule stacking:
+    """The final linear image."""
+    input:
+        image="<run>/work/reconstruction.fits",
+        reconstruction="<run>/artifacts/tile_reconstruction.json",
+        scan="<run>/artifacts/scan_input.json",
+        registration="<run>/artifacts/registration.json",
+        global_metrics="<run>/artifacts/global_metrics.json",
+        channels="<run>/artifacts/channel_split.json",
+        reference="<run>/work/reference.json",
+        gain=f"<run>/work/normalization/{FIRST}.json",
+    output:
+        image="<run>/outputs/stacked.fits",
+        even="<run>/outputs/planes/even.fits",
+        odd="<run>/outputs/planes/odd.fits",
+        plain_mean="<run>/outputs/planes/plain_mean.fits",
+        inverse_variance="<run>/outputs/planes/inverse_variance.fits",
+        preview="<run>/outputs/previews/stacked.png",
+        record="<run>/artifacts/stacking.json",
+    log:
+        text="<run>/logs/stacking.log",
+        reason="<run>/logs/stacking.reason.json",
+    benchmark:
+        "<run>/benchmarks/stacking.tsv"
+    conda:
+        "../envs/tilestack.yaml"
+    resources:
+        mem_mb=1500,
+    params:
+        run_id=RUN_ID,
+        config=lambda wildcards: dict(config),
+        code=code("stacking.py"),
+    script:
+        "../scripts/stacking.py"
+
+
+rule debayer:
+    """Colour image from the stacked mosaic; a mono image passes through."""
+    input:
+        image="<run>/outputs/stacked.fits",
+        even="<run>/outputs/planes/even.fits",
+        odd="<run>/outputs/planes/odd.fits",
+        plain_mean="<run>/outputs/planes/plain_mean.fits",
+        channels="<run>/artifacts/channel_split.json",
+    output:
+        image="<run>/outputs/stacked_rgb.fits",
+        even="<run>/outputs/planes/even_rgb.fits",
+        odd="<run>/outputs/planes/odd_rgb.fits",
+        plain_mean="<run>/outputs/planes/plain_mean_rgb.fits",
+        preview="<run>/outputs/previews/stacked_rgb.png",
+        record="<run>/artifacts/debayer.json",
+    log:
+        text="<run>/logs/debayer.log",
+        reason="<run>/logs/debayer.reason.json",
+    benchmark:
+        "<run>/benchmarks/debayer.tsv"
+    conda:
+        "../envs/tilestack.yaml"
+    resources:
+        mem_mb=1500,
+    params:
+        method=config["debayer"]["method"],
+        code=code("debayer.py"),
+    script:
+        "../scripts/debayer.py"
+
+
+rule done:
+    """Final status of the run."""
+    input:
+        products=expand("<run>/outputs/{name}", name=PRODUCTS),
+        records=expand("<run>/artifacts/{phase}.json", phase=RECORDS),
+    output:
+        "<run>/artifacts/run_status.json",
+    log:
+        text="<run>/logs/done.log",
+        reason="<run>/logs/done.reason.json",
+    benchmark:
+        "<run>/benchmarks/done.tsv"
+    conda:
+        "../envs/tilestack.yaml"
+    resources:
+        mem_mb=500,
+    params:
+        config=lambda wildcards: json.dumps(dict(config), sort_keys=True),
+        run_folder=RUN,
+        code=code("done.py"),
+    script:
+        "../scripts/done.py"

@@ -1,0 +1,65 @@
+# Phase 9. Partial sums of a batch never change; a new night adds its own and one addition.
+REJECTION = {
+    key: config["tile_reconstruction"][key]
+    for key in ("reject", "kappa", "range_tolerance", "signal_tolerance", "grow_px")
+}
+
+
+rule reconstruct_batch:
+    """Partial sums of a batch, weighted and without outliers."""
+    input:
+        image="<run>/work/prewarp/{session}/{batch}.fits",
+        record="<run>/work/prewarp/{session}/{batch}.json",
+        fields="<run>/work/weights/{session}.fits",
+        weights="<run>/work/weights/{session}.json",
+        normalization="<run>/work/normalization/{session}.json",
+        grid="<run>/artifacts/tile_grid.json",
+        channels="<run>/artifacts/channel_split.json",
+        layers=so_far("<run>/work/template/{session}.fits"),
+    output:
+        sums="<run>/work/sums/{session}/{batch}.fits",
+        record="<run>/work/sums/{session}/{batch}.json",
+    log:
+        text="<run>/logs/reconstruct_batch/{session}_{batch}.log",
+        reason="<run>/logs/reconstruct_batch/{session}_{batch}.reason.json",
+    benchmark:
+        "<run>/benchmarks/reconstruct_batch/{session}_{batch}.tsv"
+    conda:
+        "../envs/tilestack.yaml"
+    threads: fair_threads
+    resources:
+        mem_mb=2000,
+    params:
+        options=REJECTION,
+        code=code("reconstruct_batch.py"),
+    script:
+        "../scripts/reconstruct_batch.py"
+
+
+rule tile_reconstruction:
+    """Add up the partial sums, in the order of the plan."""
+    input:
+        sums=of_run("<run>/work/sums/{session}/{batch}.fits"),
+        records=of_run("<run>/work/sums/{session}/{batch}.json"),
+        fields=of_sessions("<run>/work/weights/{session}.fits"),
+        weights=of_sessions("<run>/work/weights/{session}.json"),
+        overlap="<run>/artifacts/common_overlap.json",
+        grid="<run>/artifacts/tile_grid.json",
+    output:
+        image="<run>/work/reconstruction.fits",
+        record="<run>/artifacts/tile_reconstruction.json",
+    log:
+        text="<run>/logs/tile_reconstruction.log",
+        reason="<run>/logs/tile_reconstruction.reason.json",
+    benchmark:
+        "<run>/benchmarks/tile_reconstruction.tsv"
+    conda:
+        "../envs/tilestack.yaml"
+    resources:
+        mem_mb=1500,
+    params:
+        n_batches=N_BATCHES,
+        put_back_share=config["tile_reconstruction"]["put_back_share"],
+        code=code("tile_reconstruction.py"),
+    script:
+        "../scripts/tile_reconstruction.py"
