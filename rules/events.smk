@@ -59,7 +59,9 @@ def outcome(phase_name):
 
 def refusal(since):
     """Why a job of this start refused to go on: the newest reason that one left in its log."""
-    reasons = [path for path in Path(RUN, "logs").rglob("*.reason.json") if path.stat().st_mtime >= since]
+    # Snakemake makes the log files of a job before it runs: those without a reason are empty.
+    logs = [path for path in Path(RUN, "logs").rglob("*.reason.json") if path.stat().st_size]
+    reasons = [path for path in logs if path.stat().st_mtime >= since]
     newest = max(reasons, key=lambda path: path.stat().st_mtime, default=None)
     return json.loads(newest.read_text()) if newest else {"status": "error", "reason": "job_failed", "message": ""}
 

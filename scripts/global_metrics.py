@@ -10,13 +10,15 @@ def global_metrics(normalization_path, registration_path, prewarp_paths, out, *,
     registered = {frame["file"]: frame for frame in records.read(registration_path)["frames"]}
     entry_of = {entry["file"]: entry for path in prewarp_paths for entry in records.read(path)["frames"]}
     frames = normalized["frames"]
-    scale, noise, level = (records.array([f[key] for f in frames]) for key in ("scale", "noise_adu", "sky_level_adu"))
+    shape = (len(frames), len(normalized["channels"]))  # a session may have no usable frame
+    columns = ("scale", "noise_adu", "sky_level_adu")
+    scale, noise, level = (records.array([f[key] for f in frames]).reshape(shape) for key in columns)
     fwhm = records.array([f["fwhm_px"] for f in frames])
     energy = records.array([entry_of[f["file"]]["gradient_energy"] for f in frames])
     n_stars = records.array([registered[f["file"]]["n_stars"] for f in frames])
     exposure = records.array([f["exposure_s"] for f in frames])
     rate = scale / (exposure[:, None] if np.isfinite(exposure).all() else 1.0)
-    transparency = rate / np.maximum(rate.max(0), 1e-30)
+    transparency = rate / rate.max(0, initial=1e-30)
     # Energy of a frame at scale 1, so that transparency does not pass for sharpness.
     score = weights.zscore_global(
         level.mean(1) / scale.mean(1), noise.mean(1) / scale.mean(1), energy / scale.mean(1) ** 2
@@ -26,7 +28,7 @@ def global_metrics(normalization_path, registration_path, prewarp_paths, out, *,
     else:
         weight = weights.physical(scale, noise**2, fwhm[:, None], objective)
     with np.errstate(divide="ignore", invalid="ignore"):
-        weighted_fwhm = fwhm * n_stars.max() / n_stars
+        weighted_fwhm = fwhm * n_stars.max(initial=0) / n_stars
     records.write(
         out,
         {

@@ -22,9 +22,9 @@ def local_metrics(paths, out, *, batch):
     width_offset = records.array(read["normalization"]["ln_fwhm_offset"])
     tile, stride = read["grid"]["tile_px"], read["grid"]["stride_px"]
     cell = bayer.channel_cell(read["channels"]["bayer_pattern"])
-    behind = records.read(paths["layer_records"][-1])["frames"]
+    behind = records.read(paths["layer_records"][-1])["frames"]  # none where the session has no usable frame
     mesh_px = read["record"]["mesh_px"]
-    box = geometry.union_box([entry["box"] for entry in entries]) if entries else (0, 0, 2, 2)
+    box = geometry.union_box([entry["box"] for entry in entries])
     tiles = lattice.tile_range(box, stride)
     image, variance = (plane[0] for plane in template.read(paths["layers"], box))
     step = 2 if cell.max() > 0 else 1
@@ -44,7 +44,7 @@ def local_metrics(paths, out, *, batch):
                 fine,
                 noise_of_template,
                 entry["file"] in behind,
-                len(behind),
+                max(len(behind), 1),
                 cell,
                 box,
                 tiles,

@@ -13,7 +13,8 @@ def local_weights(paths, fields_path, record_path, *, objective, quality_model):
     names = [entry["file"] for path in paths["records"] for entry in records.read(path)["frames"]]
     measured, tiles, grid = joined(paths["local"])
     stride = grid["STRIDEPX"]
-    scale = records.array([whole[name]["scale"] for name in names])
+    shape = (len(names), len(normalized["channels"]))
+    scale = records.array([whole[name]["scale"] for name in names]).reshape(shape)
     fwhm = records.array([whole[name]["fwhm_px"] for name in names])
 
     # Clouds are grey: one field for all channels, from all of them.
@@ -25,8 +26,10 @@ def local_weights(paths, fields_path, record_path, *, objective, quality_model):
     ln_t, tau2 = weights.shrunk(np.where(total > 0, ln_t, np.nan), ln_t_error)
     ln_fwhm, eps2 = weights.shrunk(measured["LN_FWHM"], measured["LN_FWHM_ERROR"])
     noise = measured["NOISE"]
-    typical = records.array([whole[name]["noise_adu"] for name in names])[:, :, None, None]
-    beta2 = float(np.nanvar(2 * np.log(noise / typical))) if noise.size else 0.0
+    typical = records.array([whole[name]["noise_adu"] for name in names]).reshape(shape)[:, :, None, None]
+    # What a place has in all frames (a nebula, a corner) gains nothing: only what changes there from frame to frame.
+    log_variance = 2 * np.log(noise / typical)
+    beta2 = float(np.nanvar(log_variance - log_variance.mean(0))) if len(names) > 1 else 0.0
 
     t = scale[:, :, None, None] * np.exp(ln_t)[:, None]
     width = (fwhm[:, None, None] * np.exp(ln_fwhm))[:, None]
@@ -37,7 +40,8 @@ def local_weights(paths, fields_path, record_path, *, objective, quality_model):
         shift = (scale[k][:, None, None] - t[k]) * smooth
         sky[k] = local.sky_to_tiles(fit_of[name]["sky"], tiles, stride) + shift
     if quality_model == "zscore":
-        weight = np.broadcast_to(records.array([whole[name]["weight"] for name in names])[:, :, None, None], t.shape)
+        weight = records.array([whole[name]["weight"] for name in names]).reshape(shape)[:, :, None, None]
+        weight = np.broadcast_to(weight, t.shape)
     else:
         weight = weights.physical(t, noise**2, np.broadcast_to(width, t.shape), objective)
     fields = {
@@ -83,19 +87,18 @@ def joined(paths):
     for path in paths:
         with files.opened(path) as hdus:
             header = hdus[0].header
-            parts.append({hdu.name: np.asarray(hdu.data, float) for hdu in hdus[1:]})
+            parts.append({hdu.name: np.asarray(files.pixels(hdu), float) for hdu in hdus[1:]})
             grid = {key: header[key] for key in ("TILEPX", "STRIDEPX")}
-            if header["NFRAMES"]:
-                ny, nx = hdus["COVERAGE"].shape[-2:]
-                ranges.append((header["TILEY0"], header["TILEX0"], header["TILEY0"] + ny, header["TILEX0"] + nx))
-            else:
-                ranges.append(None)
-    known = np.array([r for r in ranges if r])
-    (j0, i0), (j1, i1) = known[:, :2].min(0), known[:, 2:].max(0)
+            ny, nx = hdus["COVERAGE"].shape[-2:]
+            ranges.append((header["TILEY0"], header["TILEX0"], header["TILEY0"] + ny, header["TILEX0"] + nx))
+    # A batch without usable frames has no place of its own.
+    with_frames = [r for r, part in zip(ranges, parts, strict=True) if len(part["COVERAGE"])] or ranges[:1]
+    (j0, i0), (j1, i1) = np.array(with_frames)[:, :2].min(0), np.array(with_frames)[:, 2:].max(0)
     whole = {name: [] for name in parts[0]}
     for part, place in zip(parts, ranges, strict=True):
-        if place is None:
-            continue
+        if not len(part["COVERAGE"]):
+            place = with_frames[0]
+            part = {name: np.zeros((*v.shape[:-2], place[2] - place[0], place[3] - place[1])) for name, v in part.items()}
         for name, values in part.items():
             wide = np.full((*values.shape[:-2], j1 - j0, i1 - i0), np.nan)
             wide[..., place[0] - j0 : place[2] - j0, place[1] - i0 : place[3] - i0] = values

@@ -13,7 +13,7 @@ def reconstruct_batch(paths, sums_path, record_path, *, batch, options):
     weighed = [read["weights"]["frames"][place[name]] for name in names]
     mine = [place[name] for name in names]
     with files.opened(paths["fields"]) as hdus:
-        fields = np.stack([files.native(hdus[name].data[mine]) for name in coadd.FIELDS], axis=1)
+        fields = np.stack([files.native(files.pixels(hdus[name])[mine]) for name in coadd.FIELDS], axis=1)
     gain = read["normalization"]["gain"]["e_per_adu"]
     per_frame = reconstruction.write_sums(
         sums_path,

@@ -128,8 +128,8 @@ def effective_frames(paths, tile_range):
         with files.opened(path) as hdus:
             header = hdus[0].header
             j, i = header["TILEY0"] - tile_range[0], header["TILEX0"] - tile_range[1]
-            weight = np.asarray(hdus["WEIGHT"].data, float).mean(1) * np.asarray(hdus["COVERAGE"].data, float)
-            fwhm = np.nan_to_num(np.asarray(hdus["FWHM"].data, float))
+            weight = np.asarray(files.pixels(hdus["WEIGHT"]), float).mean(1) * np.asarray(files.pixels(hdus["COVERAGE"]), float)
+            fwhm = np.nan_to_num(np.asarray(files.pixels(hdus["FWHM"]), float))
         ny, nx = weight.shape[1:]
         # Both ranges hold all tiles near a frame of the session; the session's may stand out by a rim.
         ys, xs = slice(max(j, 0), min(j + ny, w.shape[0])), slice(max(i, 0), min(i + nx, w.shape[1]))

@@ -67,6 +67,8 @@ class Writer:
         self._stream.write(header.tostring().encode())
         start = self._stream.tell()
         n_bytes = int(np.prod(shape)) * dtype.itemsize
+        if not n_bytes:
+            return start
         # Real blocks, not a hole: a full disk shows here as an error, not later as a killed job.
         os.posix_fallocate(self._stream.fileno(), start, -(-n_bytes // BLOCK) * BLOCK)
         return start
@@ -105,6 +107,11 @@ def opened(path):
     """A FITS file of the workflow: extension name -> HDU, pixels by memory map and as stored."""
     with fits.open(path, memmap=True, do_not_scale_image_data=True) as hdus:
         yield hdus
+
+
+def pixels(hdu):
+    """Pixels of an image of the workflow, as stored; of an empty one an empty array of its shape."""
+    return np.zeros(hdu.shape) if hdu.data is None else hdu.data
 
 
 def native(array):

@@ -90,7 +90,9 @@ def footprint_box(transform, shape, even):
 
 
 def union_box(boxes):
-    """The smallest box y0, x0, rows, columns that holds all of the boxes."""
+    """The smallest box y0, x0, rows, columns that holds all of the boxes; of none a cell of 2x2 at the origin."""
+    if not boxes:
+        return 0, 0, 2, 2
     boxes = np.array(boxes)
     (y0, x0), (y1, x1) = boxes[:, :2].min(0), (boxes[:, :2] + boxes[:, 2:]).max(0)
     return int(y0), int(x0), int(y1 - y0), int(x1 - x0)

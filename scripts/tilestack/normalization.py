@@ -142,17 +142,19 @@ def _log_width(table, fwhm):
 
 
 def _line(x, y):
-    """Value at 0 and slope of a line, clipped at 3 robust standard deviations; of few points less than that."""
+    """Value at 0 and slope of a line, clipped at 3 robust standard deviations; a slope below 3 of its own counts as 0."""
     if len(x) < 5:
         return 0.0, 0.0
     kept = np.ones(len(x), bool)
     value, slope = float(np.median(y)), 0.0
     for _ in range(5):
-        steady = len(x) < 20 or np.ptp(x[kept]) < 0.02
-        slope, value = (0.0, np.median(y[kept])) if steady else np.polyfit(x[kept], y[kept], 1)
         residual = y - value - slope * x
-        spread = 1.4826 * np.median(np.abs(residual[kept]))
-        kept = np.abs(residual) <= 3 * max(spread, 1e-9)
+        spread = max(1.4826 * np.median(np.abs(residual[kept])), 1e-9)
+        kept = np.abs(residual) <= 3 * spread
+        run = np.sqrt(((x[kept] - x[kept].mean()) ** 2).sum())
+        slope, value = np.polyfit(x[kept], y[kept], 1) if run > 0 else (0.0, np.median(y[kept]))
+        if abs(slope) * run < 3 * spread:
+            slope, value = 0.0, np.median(y[kept])
     return float(value), float(slope)
 
 
@@ -204,7 +206,7 @@ def scales(frames, table, n_stars, known, anchor):
     brightness = brightness.reshape(n_channels, n_stars)
     filled = _filled(common, np.array([entry["exposure_s"] or np.nan for entry in frames], float))
     order = np.array([entry["index"] for entry in frames], float)
-    order -= order[anchor] if anchor is not None else order.mean()
+    order -= order[anchor] if anchor is not None else (order.mean() if len(order) else 0.0)
     log_scale = np.empty((len(frames), n_channels))
     for c in range(n_channels):
         mine = (channel == c) & np.isfinite(common[frame])

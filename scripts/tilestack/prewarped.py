@@ -44,6 +44,13 @@ class Frames:
             out[top - box[0] : bottom - box[0], left - box[1] : right - box[1]] = part
         return out
 
+    def stack(self, box):
+        """Codes of all frames in a box: (n, rows, columns) int16."""
+        codes = np.empty((len(self.entries), *box[2:]), np.int16)
+        for k in range(len(codes)):
+            codes[k] = self.rows(k, box)
+        return codes
+
 
 def bands(box, n_rows):
     """Cut a box into bands of at most so many rows, an even number, top first."""

@@ -103,7 +103,7 @@ def _band(
     """Sums of a band of rows; outliers are judged with some rows more, so that bands leave no trace."""
     y0, x0, h, w = band
     wide = (y0 - halo, x0, h + 2 * halo, w)
-    codes = np.stack([pixels.rows(k, wide) for k in range(len(zero))])
+    codes = pixels.stack(wide)
     phase = np.roll(cell, (-(wide[0] % 2), -(x0 % 2)), (0, 1))
     image, variance = (plane[0] for plane in template.read(layers, wide))
     sky = np.array([model["coefficients"][0] for model in reference_sky])[phase]
@@ -237,6 +237,7 @@ def add_sessions(sessions, band, put_back_share):
     # Saturated samples count only where there is nothing else.
     bare = (counts.sum(0) == 0) & (n_clipped.sum(0) > 0)
     sums = sums + np.where(bare, clipped, 0.0)
+    ceiling = ceiling + np.where(bare, clipped[7] + clipped[9], 0.0)
     counts = counts + np.where(bare, n_clipped, 0)
     mask = mask | bare.astype(np.int16) * MASK_BITS["SATURATED"]
     mask = mask | (counts.sum(0) == 0).astype(np.int16) * MASK_BITS["NO_DATA"]

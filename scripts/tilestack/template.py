@@ -47,6 +47,8 @@ def write_layer(path, images, normalized, lattice):
     cell = bayer.channel_cell(lattice["bayer_pattern"])
     with prewarped.Frames(images) as frames, files.Writer(path, {"CONTENT": "sky template"}) as writer:
         entries = frames.entries
+        if not entries:
+            return _write_empty(writer, cell.max() + 1)
         box = geometry.union_box([entry["box"] for entry in entries])
         fits = [normalized[entry["file"]] for entry in entries]
         scale = np.array([fit["scale"] for fit in fits])
@@ -65,11 +67,19 @@ def write_layer(path, images, normalized, lattice):
     return {"box": box, "mesh_origin": origin, "sky": rounded(level), "frames": files_used}
 
 
+def _write_empty(writer, n_channels):
+    """The layer of a session without usable frames."""
+    for name, dtype in COLUMNS:
+        writer.append(name, np.zeros((1, 2, 2), dtype), {"LATTY0": 0, "LATTX0": 0})
+    sky_mesh = np.full((n_channels, 1, 1), np.nan)
+    return {"box": (0, 0, 2, 2), "mesh_origin": (0, 0), "sky": rounded(sky_mesh), "frames": []}
+
+
 COLUMNS = (("IMAGE", "f4"), ("VARIANCE", "f4"), ("COUNT", "i2"))
 
 
 def _band(frames, fits, scale, variance, cell, band, pitch):
-    codes = np.stack([frames.rows(k, band) for k in range(len(fits))])
+    codes = frames.stack(band)
     tiles = tile_range(band, pitch)
     nodes = tile_centres(tiles, pitch)
     skies = np.array([[sky.evaluate(model, *nodes) for model in fit["sky"]] for fit in fits])
