@@ -98,7 +98,9 @@ def joined(paths):
     for part, place in zip(parts, ranges, strict=True):
         if not len(part["COVERAGE"]):
             place = with_frames[0]
-            part = {name: np.zeros((*v.shape[:-2], place[2] - place[0], place[3] - place[1])) for name, v in part.items()}
+            part = {
+                name: np.zeros((*v.shape[:-2], place[2] - place[0], place[3] - place[1])) for name, v in part.items()
+            }
         for name, values in part.items():
             wide = np.full((*values.shape[:-2], j1 - j0, i1 - i0), np.nan)
             wide[..., place[0] - j0 : place[2] - j0, place[1] - i0 : place[3] - i0] = values

@@ -128,7 +128,9 @@ def effective_frames(paths, tile_range):
         with files.opened(path) as hdus:
             header = hdus[0].header
             j, i = header["TILEY0"] - tile_range[0], header["TILEX0"] - tile_range[1]
-            weight = np.asarray(files.pixels(hdus["WEIGHT"]), float).mean(1) * np.asarray(files.pixels(hdus["COVERAGE"]), float)
+            weight = np.asarray(files.pixels(hdus["WEIGHT"]), float).mean(1) * np.asarray(
+                files.pixels(hdus["COVERAGE"]), float
+            )
             fwhm = np.nan_to_num(np.asarray(files.pixels(hdus["FWHM"]), float))
         ny, nx = weight.shape[1:]
         # Both ranges hold all tiles near a frame of the session; the session's may stand out by a rim.

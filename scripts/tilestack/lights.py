@@ -55,7 +55,7 @@ def read(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # odd cards do no harm
             warnings.filterwarnings("error", message="File may have been truncated")
-            with fits.open(path, memmap=not gzipped) as hdus:
+            with fits.open(path, memmap=False) as hdus:
                 return _first_image(hdus, path)
     except (EOFError, AstropyUserWarning) as error:
         raise BadLight("truncated", f"{path}: {error}") from error

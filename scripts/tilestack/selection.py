@@ -210,12 +210,16 @@ def check(decided, assumptions):
             "registration.reference naming a frame of the first run, so that all share one lattice",
         )
     n_used = sum(map(len, used.values()))
+    reasons = Counter(f["reason"] for result in decided.values() for f in result["files"] if f["reason"])
+    out = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "none left out"
     first, files = next(iter(used.items()))
     if not files:
-        raise Stop("insufficient_frames", f"no usable light in the first session {first}", "insufficient_frames")
+        raise Stop(
+            "insufficient_frames",
+            f"no usable light in the first session {first} ({out}): {decided[first]['files'][0]['message']}",
+            "insufficient_frames",
+        )
     if n_used < assumptions["frames_min"] and not assumptions["allow_emergency_mode"]:
-        reasons = Counter(f["reason"] for result in decided.values() for f in result["files"] if f["reason"])
-        out = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "none left out"
         raise Stop(
             "insufficient_frames",
             f"{n_used} usable lights, assumptions.frames_min asks for {assumptions['frames_min']} ({out}). Add lights, "
