@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tilestack import bayer, lights
+from tilestack import bayer, lights, robust
 from tilestack.kernels import scan
 
 # Block of the sky under a peak, in pixels of the 2x2-binned light.
 BLOCK = 32
-PEAK_LIMIT = 6.0
+PEAK_LIMIT = 8.0
 # Pixels behind a level or a noise; more would not change the decisions.
 SAMPLE = 200_000
 
@@ -55,7 +55,8 @@ def inspect(path):
         values of ``NUMBERS`` and ``TEXTS`` (null where missing), ``bayer_pattern`` in the order of the rows of the
         file, ``n_stacked``, and of the pixels: ``shape`` (rows, columns), ``bitpix``, ``bzero``, ``nan_share``,
         ``zero_share``, ``lowest_adu``, ``highest_adu``, ``n_highest``, ``level_adu`` (median), ``noise_adu`` (standard
-        deviation of a pixel), ``looks_cfa``, ``n_peaks`` and ``peak_slope``, and SHA-256 of file and pixels.
+        deviation of a pixel), ``looks_cfa``, ``n_peaks`` (stars) and ``reach`` (height of
+        the highest pixel over the sky, in standard deviations), and SHA-256 of file and pixels.
     """
     path = Path(path)
     facts = {"name": path.name, "error": None, "bytes": path.stat().st_size, "sha256": _sha256(path)}
@@ -89,45 +90,34 @@ def _pixel_facts(image):
         "n_highest": n_highest,
     }
     if not highest > lowest:  # one value everywhere, or no pixel with data
-        return facts | {"level_adu": highest, "noise_adu": 0.0, "looks_cfa": False, "n_peaks": 0, "peak_slope": None}
+        return facts | {"level_adu": highest, "noise_adu": 0.0, "looks_cfa": False, "n_peaks": 0, "reach": 0.0}
     phases = [image[y::2, x::2] for y in (0, 1) for x in (0, 1)]
     level = float(np.nanmedian(_thinned(image)))
     noises = [_noise(phase) for phase in phases]
-    n_peaks, slope = _peaks(image)
+    n_peaks, reach = _peaks(image)
     return facts | {
         "level_adu": level,
         "noise_adu": float(np.nanmean(noises)),
         "looks_cfa": _looks_cfa(phases, noises),
         "n_peaks": n_peaks,
-        "peak_slope": slope,
+        "reach": reach,
     }
 
 
 def _peaks(image):
-    """Number of star-like peaks, and how steeply their number falls with height.
-
-    In a linear light the number of stars above a height goes as height^-1 or slower (star counts of the sky; measured
-    0.6-1.1 on real linear lights); a stretch piles the bright ones up: asinh with a softening of up to three standard
-    deviations gave 1.2-2.2 on the same lights.
-    """
+    """Number of star-like peaks in 2x2-binned pixels, and how far the highest pixel stands out."""
     rows, columns = image.shape[0] // 2, image.shape[1] // 2
     if rows < BLOCK or columns < BLOCK:
-        return 0, None
+        return 0, 0.0
     binned = image[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2).mean((1, 3))
     ny, nx = rows // BLOCK, columns // BLOCK
-    blocks = binned[: ny * BLOCK, : nx * BLOCK].reshape(ny, BLOCK, nx, BLOCK).transpose(0, 2, 1, 3)
-    if np.isnan(binned).any():
-        background = np.nanmedian(blocks.reshape(ny, nx, -1), axis=2).astype(float)
-    else:
-        background = np.median(blocks.reshape(ny, nx, -1), axis=2).astype(float)
+    blocks = binned[: ny * BLOCK, : nx * BLOCK].reshape(ny, BLOCK, nx, BLOCK).transpose(0, 2, 1, 3).reshape(ny, nx, -1)
     noise = _noise(binned)
     if not noise > 0:
-        return 0, None
-    height, _ = scan.peaks(binned, background, noise, BLOCK, PEAK_LIMIT)
-    if len(height) < 12:
-        return len(height), None
-    third = np.sort(height)[-3] / noise
-    return len(height), float(np.log(len(height) / 3) / np.log(max(third, PEAK_LIMIT * 1.01) / PEAK_LIMIT))
+        return 0, 0.0
+    median = np.nanmedian if np.isnan(binned).any() else np.median
+    count, reach = scan.count_peaks(binned, median(blocks, axis=2).astype(float), noise, BLOCK, PEAK_LIMIT)
+    return int(count), float(reach)
 
 
 def _looks_cfa(phases, noises):
@@ -143,13 +133,7 @@ def _looks_cfa(phases, noises):
 
 
 def _noise(plane):
-    """Standard deviation of a pixel, by differences of neighbours in a row: gradients and nebulae drop out."""
-    rows = plane[:: max(1, plane.size // SAMPLE)]
-    differences = rows[:, 1:] - rows[:, :-1]
-    differences = differences[np.isfinite(differences)]
-    if not differences.size:
-        return np.nan
-    return float(1.4826 * np.median(np.abs(differences - np.median(differences))) / np.sqrt(2))
+    return robust.pixel_noise(plane[:: max(1, plane.size // SAMPLE)])
 
 
 def _thinned(plane):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tilestack import lattice, sky
+from tilestack import lattice, robust, sky
 from tilestack.kernels import metrics as kernel
 from tilestack.normalization import BAD_FLAGS, LEAST_SNR
 
@@ -74,7 +74,7 @@ def _weighted(near, deviation, variance, good):
     if not len(deviation):
         empty = np.full(near.shape[:2], np.nan)
         return empty, empty
-    scatter = 1.4826 * np.median(np.abs(deviation - np.median(deviation)))
+    scatter = robust.spread(deviation)
     kept = np.abs(deviation - np.median(deviation)) <= np.maximum(4 * np.sqrt(variance), 4 * scatter)
     weight = near[..., kept] / variance[kept]
     total = weight.sum(-1)

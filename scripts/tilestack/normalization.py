@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tilestack import geometry, photometry, sky
+from tilestack import geometry, photometry, robust, sky
 from tilestack.lattice import mesh_centres
 
 # Stars that say something about the scale: no saturated, blended or cut ones, and this S/N in the channel.
@@ -311,7 +311,7 @@ def measure_gain(entries, known):
         return unknown
     slopes = (y[j] - y[i]) / run
     slope = np.median(slopes)
-    error = 1.4826 * np.median(np.abs(slopes - slope)) / np.sqrt(len(x) / 3)
+    error = robust.spread(slopes) / np.sqrt(len(x) / 3)
     if not slope > 5 * error:
         return unknown
     return {"e_per_adu": float(1 / slope), "error": float(error / slope**2), "source": "measured"}

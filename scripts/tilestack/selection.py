@@ -13,8 +13,10 @@ from tilestack.job import Stop
 # A light that is much less noisy than the others and shows no stars where they do had another exposure.
 ODD_NOISE_RATIO = 0.6
 ODD_PEAK_SHARE = 0.1
-# Star counts fall as height^-1 or slower in linear lights: 0.6-1.1 measured, 1.2-2.2 after an asinh stretch.
-NONLINEAR_PEAK_SLOPE = 1.2
+# In a linear light stars above a height grow rarer as height^-1 or slower, so of N stars above 8 sigma the highest pixel
+# stays below T sigma with a chance of (1 - 8 / T)^N at the most. A stretch brings bright pixels down: T was 185-3000 in
+# real and simulated linear lights, 25-80 after usual stretches (asinh, midtones) of the same ones.
+STRETCHED_REACH, STRETCHED_CHANCE, FEWEST_PEAKS = 120.0, 0.06, 9
 # Response bends just below the full range of a sensor. ASSUME two percent: enough for the sensors at hand.
 SATURATED_SHARE = 0.98
 
@@ -145,8 +147,9 @@ def _peer(peers, facts, key):
 
 def _warnings(facts, scan):
     warnings = []
-    if facts["peak_slope"] is not None and facts["peak_slope"] > NONLINEAR_PEAK_SLOPE:
-        warnings.append("nonlinear")
+    if facts["n_peaks"] >= FEWEST_PEAKS and 8 < facts["reach"] < STRETCHED_REACH:
+        if (1 - 8 / facts["reach"]) ** facts["n_peaks"] < STRETCHED_CHANCE:
+            warnings.append("nonlinear")
     if not facts["exposure_s"] and not scan["exposure_s"]:
         warnings.append("no_exposure")
     if facts["nan_share"] > 0:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tilestack import robust
 from tilestack.lattice import bilinear, filled
 
 ORDERS = {"constant": 0, "plane": 1, "quadratic": 2}
@@ -54,7 +55,7 @@ def fit(difference, rows, columns, shape, model, mesh_px):
     for _ in range(4):
         coefficients = np.linalg.lstsq(matrix[kept], values[kept], rcond=None)[0]
         residual = values - matrix @ coefficients
-        spread = 1.4826 * np.median(np.abs(residual[kept] - np.median(residual[kept])))
+        spread = robust.spread(residual[kept])
         now = np.abs(residual) <= 3 * max(spread, 1e-12)
         if now.sum() < 2 * matrix.shape[1] or (now == kept).all():
             break

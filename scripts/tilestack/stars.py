@@ -3,7 +3,7 @@
 import numpy as np
 import sep
 
-from tilestack import bayer
+from tilestack import bayer, robust
 from tilestack.kernels import detection
 
 # Mesh of the sky behind detections, in pixels of the proxy.
@@ -41,20 +41,15 @@ def sky_noise(image, pattern):
     level, noise : (c,) float64 arrays, ADU
     """
     cell = bayer.channel_cell(pattern)
-    level, noise = np.zeros(cell.max() + 1), np.zeros(cell.max() + 1)
     step = 1 if pattern is None else 2
-    for channel in range(len(level)):
-        values, differences = [], []
-        for y, x in np.argwhere(cell[:step, :step] == channel):
-            plane = image[y::step, x::step]
-            plane = plane[:: max(1, plane.size // SAMPLE)]
-            values.append(plane.ravel())
-            differences.append((plane[:, 1:] - plane[:, :-1]).ravel())
-        values, differences = np.concatenate(values), np.concatenate(differences)
-        differences = differences[np.isfinite(differences)]
-        level[channel] = np.nanmedian(values)
-        noise[channel] = 1.4826 * np.median(np.abs(differences - np.median(differences))) / np.sqrt(2)
-    return level, noise
+    level, noise = [], []
+    for channel in range(cell.max() + 1):
+        planes = [image[y::step, x::step] for y, x in np.argwhere(cell[:step, :step] == channel)]
+        planes = [plane[:: max(1, plane.size // SAMPLE)] for plane in planes]
+        values = np.concatenate([plane.ravel() for plane in planes])
+        level.append(robust.clipped(values[np.isfinite(values)])[0])
+        noise.append(robust.pixel_noise(np.concatenate(planes)))
+    return np.array(level), np.array(noise)
 
 
 def find(image, pattern, *, sigma, max_stars, saturation):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tilestack import robust
+
 EXPONENTS = {"depth": 0.0, "balanced": 1.0, "sharp": 3.0}
 
 
@@ -31,7 +33,7 @@ def robust_z(values):
     if not known.size:
         return np.zeros_like(values)
     centre = np.median(known)
-    spread = max(1.4826 * np.median(np.abs(known - centre)), 1e-3 * abs(centre), 1e-12)
+    spread = max(robust.spread(known), 1e-3 * abs(centre), 1e-12)
     return np.where(np.isfinite(values), (values - centre) / spread, 0.0)
 
 

@@ -51,8 +51,8 @@ def _levels(image):
     return n_nan, n_zero, lowest, highest, n_highest
 
 
-def peaks(binned, background, noise, block, limit):
-    """Star-like maxima of a binned light.
+def count_peaks(binned, background, noise, block, limit):
+    """Count the star-like maxima of a binned light, and find how far the highest pixel stands out.
 
     Parameters
     ----------
@@ -69,29 +69,32 @@ def peaks(binned, background, noise, block, limit):
 
     Returns
     -------
-    height : (n,) float64 array, ADU
-        Height above the sky.
-    ring : (n,) float64 array
-        Mean of the four nearest neighbours over the height: the same for all stars of a linear light.
+    count : int
+        Peaks that are wider than a pixel.
+    reach : float
+        Height of the highest pixel, star or not, in units of ``noise``.
     """
     if binned.ndim != 2 or background.ndim != 2:
         raise ValueError(f"need two images, got shapes {binned.shape} and {background.shape}")
     if not noise > 0 or block < 1:
         raise ValueError(f"need noise > 0 and block >= 1, got {noise} and {block}")
-    return _peaks(np.ascontiguousarray(binned, dtype=np.float32), background, float(noise), int(block), float(limit))
+    binned = np.ascontiguousarray(binned, dtype=np.float32)
+    count, highest = _count_peaks(binned, background, float(noise), int(block), float(limit))
+    return count, highest / noise
 
 
 @njit(cache=True, fastmath={"contract"})
-def _peaks(binned, background, noise, block, limit):
+def _count_peaks(binned, background, noise, block, limit):
     rows, columns = background.shape
-    height, ring = [], []
-    for y in range(2, min(rows * block, binned.shape[0] - 2)):
-        for x in range(2, min(columns * block, binned.shape[1] - 2)):
+    count, highest = 0, 0.0
+    for y in range(1, min(rows * block, binned.shape[0] - 1)):
+        for x in range(1, min(columns * block, binned.shape[1] - 1)):
             sky = background[y // block, x // block]
             value = binned[y, x] - sky
             if not value > limit * noise:
                 continue
-            largest, standing, near = True, 0, 0.0
+            highest = max(highest, value)
+            largest, standing = True, 0
             for dy in range(-1, 2):
                 for dx in range(-1, 2):
                     if dy == 0 and dx == 0:
@@ -102,9 +105,5 @@ def _peaks(binned, background, noise, block, limit):
                         largest = False
                     if neighbour > max(2.5 * noise, 0.1 * value):
                         standing += 1
-                    if dy == 0 or dx == 0:
-                        near += neighbour / 4
-            if largest and standing >= STAR_NEIGHBOURS:
-                height.append(value)
-                ring.append(near / value)
-    return np.array(height), np.array(ring)
+            count += largest and standing >= STAR_NEIGHBOURS
+    return count, highest
