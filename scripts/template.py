@@ -11,12 +11,13 @@ def template(paths, image_path, record_path, *, template_frames):
     normalized = {frame["file"]: frame for frame in records.read(paths["normalization"])["frames"]}
     files = list(normalized)
     fwhm = np.array([frame["fwhm_px"] for frame in normalized.values()], float)
-    chosen = {files[k] for k in templates.choose_frames(files, fwhm, template_frames)}
+    places, wanted = templates.by_sharpness(fwhm, template_frames)
+    order = [files[k] for k in places]
     images = [
-        (image, [entry for entry in records.read(record)["frames"] if entry["file"] in chosen])
+        (image, [entry for entry in records.read(record)["frames"] if entry["file"] in order])
         for image, record in zip(paths["images"], paths["records"], strict=True)
     ]
-    layer = templates.write_layer(image_path, images, normalized, grid)
+    layer = templates.write_layer(image_path, images, order, wanted, normalized, grid)
     records.write(record_path, {**layer, **merged_mesh(layer, [records.read(path) for path in paths["layers"]][-1:])})
 
 

@@ -15,7 +15,7 @@ class Options:
     pattern : str or None
         Bayer pattern of the first rows of the file; None makes mono lights.
     ra_deg, dec_deg : float
-        Centre of the field. The default is between M 81 and M 82, with both drawn roughly where they are.
+        Centre of the field; the default lies in Cygnus. Stars are the catalogue's, galaxies and nebula are invented.
     scale_arcsec : float
         Size of a pixel.
     fwhm_px, fwhm_spread : float
@@ -48,8 +48,8 @@ class Options:
     width_px: int = 1080
     seed: int = 1
     pattern: str | None = "GRBG"
-    ra_deg: float = 148.9
-    dec_deg: float = 69.37
+    ra_deg: float = 303.0
+    dec_deg: float = 38.35
     scale_arcsec: float = 2.4
     fwhm_px: float = 2.4
     fwhm_spread: float = 0.12

@@ -182,7 +182,7 @@ def header(options, k):
         "DATE-OBS": str(start),
         "INSTRUME": "Simulated camera",
         "TELESCOP": "Simulated telescope",
-        "OBJECT": "M 81" if (options.ra_deg, options.dec_deg) == (148.9, 69.37) else "Simulated field",
+        "OBJECT": "Simulated field",
         "IMAGETYP": "Light",
         "FILTER": "IRCUT" if options.pattern else "L",
         "RA": options.ra_deg,

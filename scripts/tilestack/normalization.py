@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tilestack import geometry, photometry, robust, sky
+from tilestack import geometry, photometry, robust, sky, weights
 from tilestack.lattice import mesh_centres
 
 # Stars that say something about the scale: no saturated, blended or cut ones, and this S/N in the channel.
@@ -100,8 +100,9 @@ def flux_corrections(table, fwhm):
     """What brings the fluxes of fits to those of apertures.
 
     A fitted profile is never quite that of the sky, and its flux is off by a share that goes with the seeing (measured on
-    Seestar frames: 4 % between FWHM 2.2 and 2.7 px). An aperture holds the flux whatever the profile, with more noise. So
-    the ratio of both, of all bright stars of a session, is fitted as a line over ln FWHM of the frame, by channel.
+    Seestar frames: 4 % between FWHM 2.2 and 2.7 px) and with the shape of the wings. An aperture holds the flux whatever
+    the profile, with more noise. So the ratio of both, of all bright stars of a session, is fitted as a line over ln FWHM
+    of the frame, by channel; and what a frame differs from that is kept as far as it stands out of its error.
 
     Parameters
     ----------
@@ -112,25 +113,37 @@ def flux_corrections(table, fwhm):
 
     Returns
     -------
-    list of dict
-        By channel ``ratio`` (aperture over fit at the median FWHM), ``slope`` (by ln FWHM) and ``n``.
+    dict
+        ``channels``: by channel ``ratio`` (aperture over fit at the median FWHM), ``slope`` (by ln FWHM) and ``n``;
+        ``frames``: logarithm of the further factor of each frame; ``rms``: of its true values.
     """
     width = _log_width(table, fwhm)
     clean = ((table["flags"].astype(int) & BAD_FLAGS) == 0) & np.isfinite(width)
-    corrections = []
+    channels, frame, left, relative_error = [], [], [], []
     for c in range(table["flux"].shape[1]):
         flux, error, aperture = (table[key][:, c] for key in FLUXES)
         good = clean & (flux > LEAST_APERTURE_SNR * error) & (aperture > 0)
-        value, slope = _line(width[good], np.log(aperture[good] / flux[good]))
-        corrections.append({"ratio": float(np.exp(value)), "slope": float(slope), "n": int(good.sum())})
-    return corrections
+        ratio = np.log(aperture[good] / flux[good])
+        value, slope = _line(width[good], ratio)
+        channels.append({"ratio": float(np.exp(value)), "slope": float(slope), "n": int(good.sum())})
+        frame.append(table["frame"][good].astype(int))
+        left.append(ratio - value - slope * width[good])
+        relative_error.append(error[good] / flux[good])
+    frame, left, relative_error = map(np.concatenate, (frame, left, relative_error))
+    # The noise of an aperture is that of the fit times about the same factor for all stars.
+    factor = 1.4826 * np.median(np.abs(left / relative_error)) if len(left) else 1.0
+    variance = (factor * relative_error) ** 2
+    offset, error, _, _ = photometry.relative(frame, np.zeros_like(frame), left, variance, len(fwhm), 1, fixed=[0.0])
+    offset, variance = weights.shrunk(offset, error)
+    return {"channels": channels, "frames": offset.tolist(), "rms": float(np.sqrt(variance))}
 
 
 def apply_corrections(table, corrections, fwhm):
     """Correct ``flux`` and ``flux_error`` of a star table, in place, by what ``flux_corrections`` gave."""
     width = np.nan_to_num(_log_width(table, fwhm))
-    for c, correction in enumerate(corrections):
-        factor = correction["ratio"] * np.exp(correction["slope"] * width)
+    further = np.array(corrections["frames"], float)[table["frame"].astype(int)]
+    for c, correction in enumerate(corrections["channels"]):
+        factor = correction["ratio"] * np.exp(correction["slope"] * width + further)
         table["flux"][:, c] *= factor
         table["flux_error"][:, c] *= factor
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-# Scatter of well-exposed stars from frame to frame beyond the photon noise. ASSUME 1 %: scintillation, flat field and
-# the profile's misfit; it keeps one bright star from deciding alone.
-FLOOR = 0.01
+# Scatter of well-exposed stars from frame to frame beyond the photon noise: scintillation, flat field, and the misfit of
+# the profile at the star's place in its pixel. ASSUME 2 %; it keeps a few bright stars from deciding alone.
+FLOOR = 0.02
 ROUNDS = 30
 
 

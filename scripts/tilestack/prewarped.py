@@ -33,6 +33,11 @@ class Frames:
         self._codes = []
         self._stack.close()
 
+    def sort(self, names, order):
+        """Put the frames, which go by `names`, in the order of `order`."""
+        places = [names.index(name) for name in order]
+        self.entries, self._codes = ([values[k] for k in places] for values in (self.entries, self._codes))
+
     def rows(self, k, box):
         """Codes of frame `k` in a box (y0, x0, rows, columns) of the lattice: int16, -32768 outside of the frame."""
         y0, x0, h, w = self.entries[k]["box"]

@@ -18,14 +18,30 @@ FEWEST_FRAMES = 5
 BAND_BYTES = 96e6
 
 
-def choose_frames(frames, fwhm_px, most):
-    """The sharpest third of the frames, at least 8 and at most `most`; places in order of the session."""
-    n_wanted = min(max(len(frames) // 3, 8), most, len(frames))
+def by_sharpness(fwhm_px, most):
+    """Which frames make the template.
+
+    Parameters
+    ----------
+    fwhm_px : (n,) float64 array
+        NaN where unknown.
+    most : int
+        ``normalization.template_frames``.
+
+    Returns
+    -------
+    order : list of int
+        Frames to read, the sharpest first: twice as many as wanted, so that rims, which few frames reach, have some too.
+    wanted : int
+        Frames behind a pixel: a third of all, at least 8, at most `most`.
+    """
+    n = len(fwhm_px)
+    wanted = min(max(n // 3, 8), most, n)
     order = np.argsort(np.nan_to_num(fwhm_px, nan=np.inf), kind="stable")
-    return sorted(order[:n_wanted].tolist())
+    return order[: min(max(2 * wanted, 64), n)].tolist(), wanted
 
 
-def write_layer(path, images, normalized, lattice):
+def write_layer(path, images, order, wanted, normalized, lattice):
     """Make the layer of a session.
 
     Parameters
@@ -33,7 +49,11 @@ def write_layer(path, images, normalized, lattice):
     path : path
         FITS file: ``IMAGE`` (1, h, w) float32 ADU of the reference, ``VARIANCE``, ``COUNT``; the box in its header.
     images : list of (path, list of dict)
-        Prewarped batch files with the entries of the chosen frames.
+        Prewarped batch files with the entries of the frames in `order`.
+    order : list of str
+        Their files, the sharpest first.
+    wanted : int
+        Frames behind a pixel.
     normalized : dict
         Entry of the normalization record by file.
     lattice : dict
@@ -42,10 +62,12 @@ def write_layer(path, images, normalized, lattice):
     Returns
     -------
     dict
-        ``box``, ``mesh_origin``, ``sky`` (by channel and mesh cell), ``frames``.
+        ``box``, ``mesh_origin``, ``sky`` (by channel and mesh cell), ``frames``, and ``spare``: those that
+        only rims needed.
     """
     cell = bayer.channel_cell(lattice["bayer_pattern"])
     with prewarped.Frames(images) as frames, files.Writer(path, {"CONTENT": "sky template"}) as writer:
+        frames.sort([entry["file"] for entry in frames.entries], order)
         entries = frames.entries
         if not entries:
             return _write_empty(writer, cell.max() + 1)
@@ -57,14 +79,13 @@ def write_layer(path, images, normalized, lattice):
         places = [writer.reserve(name, (1, *box[2:]), dtype, cards) for name, dtype in COLUMNS]
         whole = np.empty(box[2:], np.float32)
         for band in prewarped.bands(box, int(BAND_BYTES / (4 * len(entries) * box[3]))):
-            parts = _band(frames, fits, scale, variance, cell, band, lattice["mesh_px"])
+            parts = _band(frames, fits, scale, variance, cell, band, lattice["mesh_px"], wanted)
             first = band[0] - box[0]
             whole[first : first + band[2]] = parts[0]
             for place, part in zip(places, parts, strict=True):
                 writer.put(place, part, first * box[3])
     origin, level, _ = prewarp_kernel.sky_mesh(whole, cell, box[0], box[1], lattice["mesh_px"])
-    files_used = [entry["file"] for entry in entries]
-    return {"box": box, "mesh_origin": origin, "sky": rounded(level), "frames": files_used}
+    return {"box": box, "mesh_origin": origin, "sky": rounded(level), "frames": order[:wanted], "spare": order[wanted:]}
 
 
 def _write_empty(writer, n_channels):
@@ -72,13 +93,13 @@ def _write_empty(writer, n_channels):
     for name, dtype in COLUMNS:
         writer.append(name, np.zeros((1, 2, 2), dtype), {"LATTY0": 0, "LATTX0": 0})
     sky_mesh = np.full((n_channels, 1, 1), np.nan)
-    return {"box": (0, 0, 2, 2), "mesh_origin": (0, 0), "sky": rounded(sky_mesh), "frames": []}
+    return {"box": (0, 0, 2, 2), "mesh_origin": (0, 0), "sky": rounded(sky_mesh), "frames": [], "spare": []}
 
 
 COLUMNS = (("IMAGE", "f4"), ("VARIANCE", "f4"), ("COUNT", "i2"))
 
 
-def _band(frames, fits, scale, variance, cell, band, pitch):
+def _band(frames, fits, scale, variance, cell, band, pitch, wanted):
     codes = frames.stack(band)
     tiles = tile_range(band, pitch)
     nodes = tile_centres(tiles, pitch)
@@ -86,7 +107,7 @@ def _band(frames, fits, scale, variance, cell, band, pitch):
     start = [(band[k] - nodes[k][0]) / pitch for k in (0, 1)]
     zero, step = (np.array([entry[key] for entry in frames.entries]) for key in ("zero", "scale"))
     phase = np.roll(cell, (-(band[0] % 2), -(band[1] % 2)), (0, 1))
-    return kernel.median(codes, zero, step, skies, (*start, float(pitch)), scale, phase, variance)
+    return kernel.median(codes, zero, step, skies, (*start, float(pitch)), scale, phase, variance, wanted)
 
 
 def read(paths, box):

@@ -6,13 +6,13 @@ from numba import njit, prange
 NO_DATA, SATURATED = -32768, 32767
 
 
-def median(codes, zero, scale, sky, grid, photometric, channel_rows, variance):
+def median(codes, zero, scale, sky, grid, photometric, channel_rows, variance, most):
     """Median over frames of normalised pixels, for a band of rows.
 
     Parameters
     ----------
     codes : (n, h, w) int16 array
-        Prewarped frames in a common box; -32768 no data, 32767 saturated.
+        Prewarped frames in a common box, the best first; -32768 no data, 32767 saturated.
     zero, scale : (n,) float64 arrays
         Value of a frame = zero + scale x code, in ADU.
     sky : (n, c, ny, nx) float64 array, ADU
@@ -26,6 +26,8 @@ def median(codes, zero, scale, sky, grid, photometric, channel_rows, variance):
         Channel of each Bayer phase of the band.
     variance : (n, c) float64 array, ADU^2
         Of a normalised pixel.
+    most : int
+        Frames behind a pixel: the first so many that have data there.
 
     Returns
     -------
@@ -39,18 +41,22 @@ def median(codes, zero, scale, sky, grid, photometric, channel_rows, variance):
     The variance of the median of n Gaussian values is pi / 2 of that of their mean.
     """
     n, h, w = codes.shape
+    if most < 1:
+        raise ValueError(f"need at least one frame behind a pixel, got most = {most}")
     if sky.shape[:2] != photometric.shape or photometric.shape != variance.shape or len(photometric) != n:
         raise ValueError(
             f"need n frames in all arrays, got {codes.shape}, {sky.shape}, {photometric.shape}, {variance.shape}"
         )
     image, spread = np.empty((h, w), np.float32), np.empty((h, w), np.float32)
     count = np.empty((h, w), np.int16)
-    _median(codes, zero, scale, sky, *grid, photometric, channel_rows, variance, image, spread, count)
+    _median(codes, zero, scale, sky, *grid, photometric, channel_rows, variance, int(most), image, spread, count)
     return image, spread, count
 
 
 @njit(cache=True, parallel=True, fastmath={"contract"})
-def _median(codes, zero, scale, sky, grid_y, grid_x, pitch, photometric, channel_rows, variance, image, spread, count):
+def _median(
+    codes, zero, scale, sky, grid_y, grid_x, pitch, photometric, channel_rows, variance, most, image, spread, count
+):
     n, h, w = codes.shape
     for y in prange(h):
         values, variances = np.empty(n), np.empty(n)
@@ -76,6 +82,8 @@ def _median(codes, zero, scale, sky, grid_y, grid_x, pitch, photometric, channel
                     values[m] = (zero[k] + scale[k] * code - here) / photometric[k, c]
                     variances[m] = variance[k, c]
                     m += 1
+                    if m == most:
+                        break
                 if m >= 5:
                     break
             count[y, x] = m
