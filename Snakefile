@@ -30,7 +30,11 @@ rule all:
 
 rule clean_work:
     """Delete the large pixel files; records, sums and templates stay, so nothing has to be made again."""
+    log:
+        "<run>/logs/clean_work.log",
+    conda:
+        "envs/tilestack.yaml"
     params:
         folder=f"{RUN}/work/prewarp",  # pathvars reach neither params nor shell
     shell:
-        "find {params.folder:q} -name '*.fits' -delete"
+        "find {params.folder:q} -name '*.fits' -print -delete > {log:q}"

@@ -76,6 +76,13 @@ def normalized(settings):
     return settings
 
 
+def in_order(settings):
+    """A copy with sorted keys, as in the written file: Snakemake takes another order of a dict for other params."""
+    if isinstance(settings, dict):
+        return {key: in_order(settings[key]) for key in sorted(settings)}
+    return settings
+
+
 def flat(settings, above=""):
     """Nested keys on one level: {"pcc": {"white": "G2V"}} as {"pcc.white": "G2V"}."""
     leaves = {}
@@ -130,6 +137,9 @@ config.clear()
 config.update(settled)
 validate(config, f"{workflow.basedir}/config/schema.yaml")
 check_config(config)
+settled = in_order(dict(config))
+config.clear()
+config.update(settled)
 CONFIG_CHANGED = dict(config) != RECORDED
 
 if MAIN and RECORDED:

@@ -1,11 +1,6 @@
 # Phases 3-8. What a session adds is made from that session and the ones before it, never from later ones.
 
 
-def first_normalization(wildcards):
-    """Normalisation of the first session, whose star fluxes the later ones are scaled to."""
-    return [] if wildcards.session == FIRST else [f"<run>/work/normalization/{FIRST}.json"]
-
-
 rule channel_split:
     """Settle the channel model."""
     input:
@@ -36,7 +31,7 @@ rule normalization:
         reference="<run>/work/reference.json",
         stars=of_session("<run>/work/stars/{session}/{batch}.json"),
         records=of_session("<run>/work/prewarp/{session}/{batch}.json"),
-        first=first_normalization,
+        first=of_first("<run>/work/normalization/{session}.json"),
         layers=before("<run>/work/template/{session}.json"),
     output:
         "<run>/work/normalization/{session}.json",

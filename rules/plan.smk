@@ -137,3 +137,23 @@ def fair_threads(wildcards):
     """Threads of a batch job: the cores shared between the batches of the run, four at the most."""
     n_batches = sum(len(session["batches"]) for session in SESSIONS.values())
     return min(4, -(-(workflow.cores or 1) // n_batches))
+
+
+def of_first(pattern):
+    """Input function: the pattern for the first session, in jobs of the later ones."""
+    return lambda wildcards: [] if wildcards.session == FIRST else expand(pattern, session=FIRST)
+
+
+def other_run(wildcards):
+    """Reference record of the run that registration.reference names as run_id/file, if it does."""
+    other, slash, _ = (config["registration"]["reference"] or "").partition("/")
+    if not slash:
+        return []
+    path = Path("runs", other, "work/reference.json")
+    if not path.exists():
+        raise WorkflowError(f"registration.reference names run {other}, but there is no {path}")
+    return [str(path)]
+
+
+DEMO = [] if config["input"] else ["<run>/lights"]
+N_BATCHES = {session: len(batches_of(session)) for session in SESSIONS}

@@ -106,7 +106,7 @@ rule done:
         mem_mb=500,
     params:
         config=lambda wildcards: json.dumps(dict(config), sort_keys=True),
-        run_folder=RUN,
+        run_folder=lambda wildcards: RUN,
         code=code("done.py"),
     script:
         "../scripts/done.py"

@@ -1,22 +1,4 @@
 # Phases 0-2. The gate (scan_input) goes first by priority; as input of every batch, each new night would rerun all.
-DEMO = [] if config["input"] else ["<run>/lights"]
-N_BATCHES = {session: len(batches_of(session)) for session in SESSIONS}
-REFERENCE = config["registration"]["reference"]
-
-
-def other_run(wildcards):
-    """Reference record of the run that registration.reference names as run_id/file, if it does."""
-    if not REFERENCE or "/" not in REFERENCE:
-        return []
-    path = Path("runs", REFERENCE.split("/")[0], "work/reference.json")
-    if not path.exists():
-        raise WorkflowError(f"registration.reference names run {REFERENCE.split('/')[0]}, but there is no {path}")
-    return [str(path)]
-
-
-def first_registration(wildcards):
-    """Registration of the first session, which the later ones match against."""
-    return [] if wildcards.session == FIRST else [f"<run>/work/registration/{FIRST}.json"]
 
 
 rule demo_lights:
@@ -84,7 +66,7 @@ rule scan_input:
         plan=lambda wildcards: SESSIONS,
         scan=lambda wildcards: config["scan"],
         assumptions=config["assumptions"],
-        run_folder=RUN,
+        run_folder=lambda wildcards: RUN,
         code=code("scan_input.py"),
     script:
         "../scripts/scan_input.py"
@@ -112,6 +94,7 @@ rule detect_stars:
         n_batches=lambda wildcards: {s: N_BATCHES[s] for s in sessions_so_far(wildcards.session)},
         filters=lambda wildcards: {s: SESSIONS[s]["filter"] for s in sessions_so_far(wildcards.session)},
         scan=lambda wildcards: config["scan"],
+        tolerance_percent=config["assumptions"]["exposure_time_tolerance_percent"],
         sigma=config["registration"]["sigma"],
         max_stars=config["registration"]["max_stars"],
         code=code("detect_stars.py"),
@@ -137,7 +120,7 @@ rule reference:
         mem_mb=500,
     params:
         batches=batches_of(FIRST),
-        wanted=lambda wildcards: REFERENCE,
+        wanted=lambda wildcards: config["registration"]["reference"],
         code=code("reference.py"),
     script:
         "../scripts/reference.py"
@@ -148,7 +131,7 @@ rule registration:
     input:
         reference="<run>/work/reference.json",
         stars=of_session("<run>/work/stars/{session}/{batch}.json"),
-        first=first_registration,
+        first=of_first("<run>/work/registration/{session}.json"),
     output:
         "<run>/work/registration/{session}.json",
     log:

@@ -1,6 +1,7 @@
 """Map the coverage of the run: of the canvas, of each tile, of each frame."""
 
 import numpy as np
+
 from tilestack import geometry, job, overlap, records
 from tilestack.lattice import tile_range
 from tilestack.records import rounded
@@ -35,12 +36,15 @@ def common_overlap(record_paths, registration_paths, grid_path, out):
     entries = []
     for frame in frames:
         mine = overlap.inside(np.array(frame["transform"]), frame["shape"], samples, RIM_PX) & on_canvas
+        entry = boxes[frame["session"], frame["file"]]
         entries.append(
             {
                 "file": frame["file"],
                 "session": frame["session"],
-                "box": boxes[frame["session"], frame["file"]]["box"],
-                "coverage": boxes[frame["session"], frame["file"]]["coverage"],
+                "tile_offset_y": entry["box"][0],
+                "tile_offset_x": entry["box"][1],
+                "box": entry["box"],
+                "coverage": entry["coverage"],
                 "canvas_share": rounded(mine.sum() / n_points, 4),
             }
         )

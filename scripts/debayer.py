@@ -2,6 +2,7 @@
 
 import numpy as np
 from astropy.io import fits
+
 from tilestack import bayer, files, job, preview, products, records
 from tilestack.kernels import debayer as kernel
 

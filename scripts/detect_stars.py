@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+
 from tilestack import bayer, job, lights, records, selection, stars
 from tilestack.kernels import detection
 from tilestack.records import rounded
@@ -11,10 +12,10 @@ from tilestack.records import rounded
 DEFECT_KAPPA = 6.0
 
 
-def detect_stars(folder, names, facts_paths, out, *, session, filters, scan, sigma, max_stars):
+def detect_stars(folder, names, facts_paths, out, *, session, filters, scan, tolerance_percent, sigma, max_stars):
     """facts_paths: by session id, the facts of its batches; those of this session and of the ones before it."""
     facts = [(s, [file for path in paths for file in records.read(path)["files"]]) for s, paths in facts_paths.items()]
-    decided = selection.decide(facts, scan, filters)[session]
+    decided = selection.decide(facts, scan, tolerance_percent, filters)[session]
     used = [file["name"] for file in decided["files"] if file["status"] != "excluded"]
     fact_of = {fact["name"]: fact for fact in facts[-1][1]}
     file_of = {file["name"]: file for file in decided["files"]}
@@ -61,6 +62,7 @@ if __name__ == "__main__":
             session=snakemake.wildcards.session,
             filters=params.filters,
             scan=params.scan,
+            tolerance_percent=params.tolerance_percent,
             sigma=params.sigma,
             max_stars=params.max_stars,
         )

@@ -1,6 +1,7 @@
 """Weigh the frames of a session as wholes."""
 
 import numpy as np
+
 from tilestack import job, records, weights
 from tilestack.records import rounded
 

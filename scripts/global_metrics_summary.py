@@ -1,6 +1,7 @@
 """Gather the global metrics of the sessions."""
 
 import numpy as np
+
 from tilestack import job, records
 from tilestack.records import rounded
 

@@ -1,6 +1,7 @@
 """Measure the tiles of a batch."""
 
 import numpy as np
+
 from tilestack import bayer, files, geometry, job, lattice, local, normalization, overlap, prewarped, records, template
 from tilestack.kernels import metrics
 

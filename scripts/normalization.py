@@ -1,6 +1,7 @@
 """Fit the photometric scale and the sky of a session's frames."""
 
 import numpy as np
+
 from tilestack import job, records, sky
 from tilestack import normalization as normalizations
 from tilestack.records import rounded

@@ -1,7 +1,8 @@
 """Partial sums of a batch: weighted by the fields of its session, outliers left out."""
 
 import numpy as np
-from tilestack import files, job, records, reconstruction
+
+from tilestack import files, job, reconstruction, records
 from tilestack.kernels import coadd
 
 

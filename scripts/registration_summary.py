@@ -3,6 +3,7 @@
 from collections import Counter
 
 import numpy as np
+
 from tilestack import job, records
 from tilestack.records import rounded
 

@@ -11,7 +11,12 @@ def scan_input(facts_paths, out, *, plan, scan, assumptions, run_folder):
     """facts_paths: by session id, the paths of its batches, in order; plan: by session id, its folder and filter."""
     facts = {s: [records.read(path)["files"] for path in paths] for s, paths in facts_paths.items()}
     sessions = [(s, [file for batch in batches for file in batch]) for s, batches in facts.items()]
-    decided = selection.decide(sessions, scan, {s: entry["filter"] for s, entry in plan.items()})
+    decided = selection.decide(
+        sessions,
+        scan,
+        assumptions["exposure_time_tolerance_percent"],
+        {s: entry["filter"] for s, entry in plan.items()},
+    )
     mode = selection.check(decided, assumptions)
     disk = check_disk(decided, facts, run_folder)
     files = [

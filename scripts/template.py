@@ -1,6 +1,7 @@
 """Add the session's layer to the sky template."""
 
 import numpy as np
+
 from tilestack import job, records
 from tilestack import template as templates
 

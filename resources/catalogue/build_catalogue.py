@@ -3,10 +3,10 @@
 
     build_catalogue.py tycho2_compact.fits.gz tycho2.npz
 
-The table has RA_MAS, DEC_MAS, PMRA, PMDEC, BT_MMAG, VT_MMAG, EBTVT_CMAG and is sorted by declination. Positions are kept
-to 10 mas and magnitudes to 0.01 mag, which is finer than the catalogue's own errors for all but its brightest stars.
-The stars are cut into zones of declination, sorted by right ascension in each; a column of a zone is stored as the
-bytes of its differences, lowest bytes first, which compresses best.
+The table has RA_MAS, DEC_MAS, PMRA, PMDEC, BT_MMAG, VT_MMAG, EBTVT_CMAG and is sorted by declination. Positions are
+kept to 10 mas and magnitudes to 0.01 mag, which is finer than the catalogue's own errors for all but its brightest
+stars. The stars are cut into zones of declination, sorted by right ascension in each; a column of a zone is stored as
+the bytes of its differences, lowest bytes first, which compresses best.
 """
 
 import sys

@@ -12,10 +12,10 @@ def frame_state(k, options):
     Returns
     -------
     dict
-        ``shift`` (y, x pixels) and ``angle`` (radians, from x to y): where the centre of the field stands in the frame and
-        how it is turned; ``fwhm_px``, ``beta``, ``elongation``, ``elongation_angle``, ``aureole``, ``coma``, ``tilt`` and
-        ``bumps`` of the profile; ``transparency``; ``cloud`` (null or its waves and its front); ``sky`` over the first
-        frame's; ``glow`` of the gradient; ``trails``; ``cosmics``.
+        ``shift`` (y, x pixels) and ``angle`` (radians, from x to y): where the centre of the field stands in the
+        frame and how it is turned; ``fwhm_px``, ``beta``, ``elongation``, ``elongation_angle``, ``aureole``,
+        ``coma``, ``tilt`` and ``bumps`` of the profile; ``transparency``; ``cloud`` (null or its waves and its
+        front); ``sky`` over the first frame's; ``glow`` of the gradient; ``trails``; ``cosmics``.
     """
     rng = np.random.default_rng([options.seed, 1, k])
     slow = np.random.default_rng([options.seed, 2, k // 4])  # what holds for four frames

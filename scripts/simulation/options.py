@@ -32,7 +32,8 @@ class Options:
     dither_px : float
         Rms of the offsets, drawn anew every fourth frame.
     transparency_spread, cloud_share, trail_share, gradient : float
-        Rms of the log transparency; shares of frames with cloud and with a trail; size of the sky gradient over the sky.
+        Rms of the log transparency; shares of frames with cloud and with a trail; size of the sky gradient over the
+        sky.
     rotation : bool
         Alt-azimuth field rotation.
     hot_share : float

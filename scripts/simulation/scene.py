@@ -19,9 +19,9 @@ def stars(options, rng):
     Returns
     -------
     dict
-        ``x``, ``y``: place on the tangent plane in pixels from its centre, x to the west and y to the south (as a Seestar
-        shows the sky, rows from the top); ``flux``: (n, c) electrons a second; ``v``, ``b_v``, ``ra_deg``, ``dec_deg``
-        (NaN of the invented ones).
+        ``x``, ``y``: place on the tangent plane in pixels from its centre, x to the west and y to the south (as a
+        Seestar shows the sky, rows from the top); ``flux``: (n, c) electrons a second; ``v``, ``b_v``, ``ra_deg``,
+        ``dec_deg`` (NaN of the invented ones).
     """
     radius_px = np.hypot(options.height_px, options.width_px) / 2 + 60
     found = skycatalogue.cone(options.ra_deg, options.dec_deg, radius_px * options.scale_arcsec / 3600)

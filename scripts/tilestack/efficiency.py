@@ -2,6 +2,9 @@
 
 import numpy as np
 
+from tilestack import records
+from tilestack.records import rounded
+
 
 def extended(weight, variance):
     """eta_sb = (sum w)^2 / (sum w^2 v x sum 1 / v): squared S/N of extended light over the best."""
@@ -18,8 +21,8 @@ def point(weight, variance, fwhm):
 
     Notes
     -----
-    With Gaussian profiles the integral of P_i P_j is 4 ln 2 / (pi (FWHM_i^2 + FWHM_j^2)); the noise of the stack is taken
-    as white. Zackay and Ofek 2017, doi:10.3847/1538-4357/836/2/187.
+    With Gaussian profiles the integral of P_i P_j is 4 ln 2 / (pi (FWHM_i^2 + FWHM_j^2)); the noise of the stack is
+    taken as white. Zackay and Ofek 2017, doi:10.3847/1538-4357/836/2/187.
     """
     total = 0.0
     squares = fwhm**2
@@ -27,3 +30,43 @@ def point(weight, variance, fwhm):
         part = slice(start, start + 1000)
         total += (weight[part, None] * weight[None] / (squares[part, None] + squares[None])).sum()
     return float(total / ((weight**2 * variance).sum() * (1 / (2 * squares * variance)).sum()))
+
+
+def score(read, used):
+    """Efficiencies by formula, effective exposure, and where the rest went.
+
+    Parameters
+    ----------
+    read : dict
+        Records ``global_metrics``, ``reconstruction`` and ``registration``.
+    used : list of dict
+        Frames of the registration record that are in the stack.
+
+    Returns
+    -------
+    dict
+        ``eta_sb``, ``eta_pt``, ``t_eff_s``, ``live_s``, ``fwhm_px``, ``waterfall``; null where not known.
+    """
+    frames = read["global_metrics"]["frames"]
+    scale, noise, weight = (records.array([f[key] for f in frames]).mean(1) for key in ("scale", "noise_adu", "weight"))
+    fwhm = records.array([f["fwhm_px"] for f in frames])
+    fwhm = np.where(np.isfinite(fwhm), fwhm, np.nanmedian(fwhm))
+    variance = noise**2 / scale**2
+    by_weights, rejected = extended(weight, variance), read["reconstruction"]["rejected_share"]
+    exposures = [f["exposure_s"] for f in used]
+    live = sum(exposures) if all(exposures) else None
+    listed = [f for f in read["registration"]["frames"] if f["status"] != "excluded"]
+    lost = 1 - len(used) / len(listed)
+    eta_sb = read["reconstruction"]["eta_sb"]
+    return {
+        "eta_sb": rounded(eta_sb, 4),
+        "eta_pt": rounded(point(weight, variance, fwhm) * (1 - rejected), 4),
+        "t_eff_s": rounded(eta_sb * live, 5) if live else None,
+        "live_s": live,
+        "fwhm_px": rounded((weight * fwhm).sum() / weight.sum(), 4),
+        "waterfall": [
+            {"cause": "registration", "share": rounded(lost, 4)},
+            {"cause": "weights", "share": rounded(1 - by_weights, 4)},
+            {"cause": "rejection", "share": rounded(rejected, 4)},
+        ],
+    }

@@ -1,4 +1,4 @@
-"""The lattice of a run, the mesh of sky and noise, and the tiles: all anchored to the pixel grid of the reference frame."""
+"""The lattice of a run, the mesh of sky and noise, and the tiles: all anchored to the grid of the reference frame."""
 
 import numpy as np
 

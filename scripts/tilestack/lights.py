@@ -1,7 +1,10 @@
 """Raw lights: FITS files as cameras write them, in float32 and native byte order."""
 
+import gzip
 import warnings
 import zlib
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
@@ -46,16 +49,16 @@ def read(path):
     OSError
         If the file cannot be opened.
     """
-    with open(path, "rb") as stream:  # a missing file or a wrong mode is an error of the run, not of the light
-        magic = stream.read(10)
-    gzipped = magic[:2] == b"\x1f\x8b"
-    if not gzipped and magic[:6] != b"SIMPLE":
-        raise BadLight("not_fits", f"{path} does not begin as a FITS file, got {magic!r}")
+    content = Path(path).read_bytes()  # a missing file or a wrong mode is an error of the run, not of the light
     try:
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        if content[:6] != b"SIMPLE":
+            raise BadLight("not_fits", f"{path} does not begin as a FITS file, got {content[:10]!r}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # odd cards do no harm
             warnings.filterwarnings("error", message="File may have been truncated")
-            with fits.open(path, memmap=False) as hdus:
+            with fits.open(BytesIO(content)) as hdus:
                 return _first_image(hdus, path)
     except (EOFError, AstropyUserWarning) as error:
         raise BadLight("truncated", f"{path}: {error}") from error

@@ -1,4 +1,4 @@
-"""NORMALIZATION: the photometric scale of each frame from star fluxes, its sky difference, and the gain of the camera."""
+"""NORMALIZATION: the photometric scale of each frame from star fluxes, its sky, and the gain of the camera."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def star_table(registration, stars):
     registration : dict
         Record of the session.
     stars : list of dict
-        Star records of its batches.
+        Star records of its batches, or of those whose measurements are wanted.
 
     Returns
     -------
@@ -31,14 +31,16 @@ def star_table(registration, stars):
         Entries of the registration record that have a transform, in order.
     table : dict
         ``frame`` (place in `frames`), ``star`` (place in the session's or the first session's list), ``flux`` and
-        ``flux_error``, ``aperture_flux`` ((m, c), ADU of the lattice), ``fwhm``, ``fwhm_error`` (lattice pixels), ``x``, ``y``
-        (lattice), ``flags``.
+        ``flux_error``, ``aperture_flux`` ((m, c), ADU of the lattice), ``fwhm``, ``fwhm_error`` (lattice pixels),
+        ``x``, ``y`` (lattice), ``flags``.
     """
     entry_of = {frame["name"]: frame for record in stars for frame in record["frames"]}
     frames = [frame for frame in registration["frames"] if frame["transform"] is not None]
     n_channels = len(registration["channels"])
     parts = {key: [] for key in COLUMNS}
     for k, frame in enumerate(frames):
+        if frame["file"] not in entry_of:  # of another batch
+            continue
         measured = entry_of[frame["file"]]["stars"]
         mine, theirs = (np.array(column, int) for column in frame["pairs"])
         transform = np.array(frame["transform"])
@@ -60,7 +62,8 @@ def widths(table, n_frames, n_stars):
     """FWHM of each frame, and by how much that of each star differs from it.
 
     The same stars in all frames: so a frame that shows only the sharp middle of the field is not taken for a sharp one,
-    and undersampled stars, whose fitted width goes with their place in the pixel, do not pass for changes of the seeing.
+    and undersampled stars, whose fitted width goes with their place in the pixel, do not pass for changes of the
+    seeing.
 
     Parameters
     ----------
@@ -99,10 +102,11 @@ def widths(table, n_frames, n_stars):
 def flux_corrections(table, fwhm):
     """What brings the fluxes of fits to those of apertures.
 
-    A fitted profile is never quite that of the sky, and its flux is off by a share that goes with the seeing (measured on
-    Seestar frames: 4 % between FWHM 2.2 and 2.7 px) and with the shape of the wings. An aperture holds the flux whatever
-    the profile, with more noise. So the ratio of both, of all bright stars of a session, is fitted as a line over ln FWHM
-    of the frame, by channel; and what a frame differs from that is kept as far as it stands out of its error.
+    A fitted profile is never quite that of the sky, and its flux is off by a share that goes with the seeing
+    (measured on Seestar frames: 4 % between FWHM 2.2 and 2.7 px) and with the shape of the wings. An aperture holds
+    the flux whatever the profile, with more noise. So the ratio of both, of all bright stars of a session, is fitted
+    as a line over ln FWHM of the frame, by channel; and what a frame differs from that is kept as far as it stands
+    out of its error.
 
     Parameters
     ----------
@@ -155,7 +159,7 @@ def _log_width(table, fwhm):
 
 
 def _line(x, y):
-    """Value at 0 and slope of a line, clipped at 3 robust standard deviations; a slope below 3 of its own counts as 0."""
+    """Value at 0 and slope of a line, clipped at 3 sigma; a slope below 3 of its own standard errors counts as 0."""
     if len(x) < 5:
         return 0.0, 0.0
     kept = np.ones(len(x), bool)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-# Scatter of well-exposed stars from frame to frame beyond the photon noise: scintillation, flat field, and the misfit of
-# the profile at the star's place in its pixel. ASSUME 2 %; it keeps a few bright stars from deciding alone.
+# Scatter of well-exposed stars from frame to frame beyond the photon noise: scintillation, flat field, and the misfit
+# of the profile at the star's place in its pixel. ASSUME 2 %; it keeps a few bright stars from deciding alone.
 FLOOR = 0.02
 ROUNDS = 30
 

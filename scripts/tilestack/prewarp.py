@@ -35,8 +35,9 @@ def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
     list of dict
         For each frame ``file``, ``index``, ``extension``, ``box`` (y0, x0, rows, columns on the lattice),
         ``transform``, ``zero`` and ``scale`` of its codes, ``quantisation_loss`` (share of the variance that the
-        codes add), ``coverage`` (share of the box with data), ``n_saturated``, ``gradient_energy``, ``mesh_origin`` and, by channel and
-        mesh cell, ``sky``, ``noise`` (raw pixels) and ``pixel_noise`` (resampled pixels), all in ADU of the frame.
+        codes add), ``coverage`` (share of the box with data), ``n_saturated``, ``gradient_energy``, ``mesh_origin``
+        and, by channel and mesh cell, ``sky``, ``noise`` (raw pixels) and ``pixel_noise`` (resampled pixels), all in
+        ADU of the frame.
     """
     entries = []
     cards = {

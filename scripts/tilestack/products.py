@@ -115,8 +115,8 @@ def inputs_table(rows):
     Parameters
     ----------
     rows : list of dict
-        ``file``, ``session``, ``sha256``, ``status``, ``method``, ``weight``, ``scale``, ``noise``, ``fwhm``, ``shift_y``,
-        ``shift_x``, ``rotation``, ``rejected``; null where a light did not get that far.
+        ``file``, ``session``, ``sha256``, ``status``, ``method``, ``weight``, ``scale``, ``noise``, ``fwhm``,
+        ``shift_y``, ``shift_x``, ``rotation``, ``rejected``; null where a light did not get that far.
     """
     texts = {"FILE": "file", "SESSION": "session", "SHA256": "sha256", "STATUS": "status", "METHOD": "method"}
     numbers = {
@@ -137,6 +137,34 @@ def inputs_table(rows):
         values = np.array([np.nan if row[key] is None else row[key] for row in rows], np.float32)
         columns.append(fits.Column(name, "E", unit=unit or None, array=values))
     return fits.BinTableHDU.from_columns(columns, name="INPUTS")
+
+
+def input_rows(read):
+    """A row a light for the INPUTS table."""
+    registered = {(f["session"], f["file"]): f for f in read["registration"]["frames"]}
+    weighed = {(f["session"], f["file"]): f for f in read["global_metrics"]["frames"]}
+    rejected = {(f["session"], f["file"]): f["rejected_share"] for f in read["reconstruction"]["frames"]}
+    rows = []
+    for light in read["scan"]["files"]:
+        key = (light["session"], light["name"])
+        frame, whole = registered[key], weighed.get(key, {})
+        shift = frame.get("shift_px") or [None, None]
+        rows.append(
+            {
+                **{name: light.get(name) for name in ("session", "sha256", "status")},
+                "file": light["name"],
+                "method": frame["method"],
+                "weight": np.mean(whole["weight"]) if whole else None,
+                "scale": np.mean(whole["scale"]) if whole else None,
+                "noise": np.mean(whole["noise_adu"]) if whole else None,
+                "fwhm": whole.get("fwhm_px"),
+                "shift_y": shift[0],
+                "shift_x": shift[1],
+                "rotation": frame.get("rotation_deg"),
+                "rejected": rejected.get(key),
+            }
+        )
+    return rows
 
 
 def _ascii(text):

@@ -4,6 +4,7 @@ import numpy as np
 
 from tilestack import geometry
 from tilestack.kernels import matching
+from tilestack.records import rounded
 
 # Stars that form triangles: 30 make 4060 of them.
 N_TRIANGLE_STARS = 30
@@ -16,6 +17,11 @@ LAST_REACH_PX = 1.5
 # What centroids of undersampled stars and optics leave beyond the photon noise. ASSUME 0.05 px: residuals of the
 # Seestar frames at S/N > 100 are 0.05-0.1 px.
 FLOOR_PX = 0.05
+
+
+# A pixel that stands out in this share of the frames while the sky moves belongs to the sensor.
+DEFECT_SHARE = 0.5
+FEWEST_DEFECT_FRAMES = 3
 
 
 class NoMatch(Exception):
@@ -226,3 +232,42 @@ def master_stars(frames, results, reach=LAST_REACH_PX, most=2000):
     keep = keep[np.argsort(-count[keep], kind="stable")][:most]
     keep = keep[np.argsort(-flux[keep], kind="stable")]
     return {"x": points[keep, 0], "y": points[keep, 1], "position_error": weight[keep] ** -0.5, "n_frames": count[keep]}
+
+
+def as_record(frame, result, master, shape):
+    """What later phases need of a frame: its transform, and which of its stars is which of the session's list."""
+    stars = frame["stars"]
+    entry = {
+        "n_detected": frame["n_detected"],
+        "n_stars": len(stars["x"]),
+        "elongation": rounded(np.median(stars["elongation"]) if stars["x"] else np.nan, 4),
+        "method": result["method"],
+        "tries": result["tries"],
+        "transform": None,
+        "inliers": 0,
+    }
+    if result["method"] == "none":
+        return entry | {"reason": "not_registered"}
+    transform = result["transform"]
+    here = geometry.apply(transform, np.column_stack([stars["x"], stars["y"]]).astype(float))
+    pairs = matching.nearest_pairs(here, master, LAST_REACH_PX)
+    return entry | {
+        "against": result["against"],
+        "transform": rounded(transform, 10),
+        "inliers": len(result["pairs"]),
+        "residual_px": rounded(result["residual_px"], 4),
+        **geometry.describe(transform, shape),
+        "pairs": pairs.T,
+    }
+
+
+def defects_of(batches):
+    """Pixels that stand out in most frames of a session."""
+    n_frames = sum(record["defects"]["n_frames"] for record in batches)
+    counts = {}
+    for record in batches:
+        for y, x, count in zip(*(record["defects"][key] for key in ("y", "x", "count")), strict=True):
+            counts[y, x] = counts.get((y, x), 0) + count
+    few = n_frames < FEWEST_DEFECT_FRAMES
+    places = sorted(place for place, count in counts.items() if not few and count >= DEFECT_SHARE * n_frames)
+    return {"y": [y for y, _ in places], "x": [x for _, x in places]}

@@ -13,15 +13,15 @@ from tilestack.job import Stop
 # A light that is much less noisy than the others and shows no stars where they do had another exposure.
 ODD_NOISE_RATIO = 0.6
 ODD_PEAK_SHARE = 0.1
-# In a linear light stars above a height grow rarer as height^-1 or slower, so of N stars above 8 sigma the highest pixel
-# stays below T sigma with a chance of (1 - 8 / T)^N at the most. A stretch brings bright pixels down: T was 185-3000 in
-# real and simulated linear lights, 25-80 after usual stretches (asinh, midtones) of the same ones.
+# In a linear light stars above a height grow rarer as height^-1 or slower, so of N stars above 8 sigma the highest
+# pixel stays below T sigma with a chance of (1 - 8 / T)^N at the most. A stretch brings bright pixels down: T was
+# 185-3000 in real and simulated linear lights, 25-80 after usual stretches (asinh, midtones) of the same ones.
 STRETCHED_REACH, STRETCHED_CHANCE, FEWEST_PEAKS = 120.0, 0.06, 9
 # Response bends just below the full range of a sensor. ASSUME two percent: enough for the sensors at hand.
 SATURATED_SHARE = 0.98
 
 
-def decide(sessions, scan, given_filters=None):
+def decide(sessions, scan, tolerance_percent, given_filters=None):
     """Decide on the lights of sessions, in their order.
 
     Parameters
@@ -30,6 +30,8 @@ def decide(sessions, scan, given_filters=None):
         Id and facts (``inspection.inspect``) of each session, first come first.
     scan : dict
         Section ``scan`` of the configuration.
+    tolerance_percent : float
+        Exposures that differ by less than this share count as equal.
     given_filters : dict, optional
         Filter of a session, by id, where ``input`` names one.
 
@@ -42,24 +44,25 @@ def decide(sessions, scan, given_filters=None):
     """
     decided, seen, known = {}, {}, []
     for session, facts in sessions:
-        result = _decide_session(facts, scan, (given_filters or {}).get(session), seen, known)
+        result = _decide_session(facts, scan, tolerance_percent, (given_filters or {}).get(session), seen, known)
         decided[session] = result
         known += [f for f, file in zip(facts, result["files"], strict=True) if file["status"] != "excluded"]
     return decided
 
 
-def _decide_session(all_facts, scan, given_filter, seen, known):
+def _decide_session(all_facts, scan, tolerance_percent, given_filter, seen, known):
     readable = [facts for facts in all_facts if facts["error"] is None]
     shape = _majority([tuple(facts["shape"]) for facts in readable])
     mode, pattern = _colour_mode(readable, scan)
     camera = _majority([facts["camera"] for facts in readable if facts["camera"]])
     bitpix = _majority([facts["bitpix"] for facts in readable])
+    exposure = _majority([facts["exposure_s"] for facts in readable if facts["exposure_s"]])
     typical = {"shape": shape, "pattern": pattern, "camera": camera, "bitpix": bitpix}
     peers = [f for f in [*known, *readable] if tuple(f["shape"]) == shape]
     files = []
     for facts in all_facts:
         reason, message = _fault(facts, scan, typical, peers, seen)
-        warnings = [] if reason else _warnings(facts, scan)
+        warnings = [] if reason else _warnings(facts, scan, exposure, tolerance_percent)
         if not reason:
             seen[facts["pixel_sha256"]] = facts["name"]
         files.append(
@@ -145,13 +148,15 @@ def _peer(peers, facts, key):
     return median([peer[key] for peer in peers if peer is not facts] or [facts[key]])
 
 
-def _warnings(facts, scan):
+def _warnings(facts, scan, exposure, tolerance_percent):
     warnings = []
     if facts["n_peaks"] >= FEWEST_PEAKS and 8 < facts["reach"] < STRETCHED_REACH:
         if (1 - 8 / facts["reach"]) ** facts["n_peaks"] < STRETCHED_CHANCE:
             warnings.append("nonlinear")
     if not facts["exposure_s"] and not scan["exposure_s"]:
         warnings.append("no_exposure")
+    if facts["exposure_s"] and abs(facts["exposure_s"] - exposure) > tolerance_percent / 100 * exposure:
+        warnings.append("other_exposure")
     if facts["nan_share"] > 0:
         warnings.append("nan_pixels")
     if facts["zero_share"] > 0.01:

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from tilestack import robust
 from tilestack.lattice import bilinear, filled
 
 ORDERS = {"constant": 0, "plane": 1, "quadratic": 2}
@@ -38,7 +37,8 @@ def fit(difference, rows, columns, shape, model, mesh_px):
 
     Notes
     -----
-    Four rounds of least squares with clipping at 3 robust standard deviations; of too few cells a lower order.
+    From a start of least absolute deviations, which a nebula that one side lacks does not lead astray, four rounds of
+    least squares with clipping at 3 robust standard deviations; of too few cells a lower order.
     """
     centre, length = [(n - 1) / 2 for n in shape], max(shape) / 2
     y, x = np.meshgrid((rows - centre[0]) / length, (columns - centre[1]) / length, indexing="ij")
@@ -51,21 +51,31 @@ def fit(difference, rows, columns, shape, model, mesh_px):
     if not len(values):
         return result | {"coefficients": [0.0], "rms": None}
     matrix = terms(y_known, x_known, order)
-    kept = np.ones(len(values), bool)
+    coefficients = _least_deviations(matrix, values)
     for _ in range(4):
-        coefficients = np.linalg.lstsq(matrix[kept], values[kept], rcond=None)[0]
         residual = values - matrix @ coefficients
-        spread = robust.spread(residual[kept])
-        now = np.abs(residual) <= 3 * max(spread, 1e-12)
-        if now.sum() < 2 * matrix.shape[1] or (now == kept).all():
+        kept = np.abs(residual) <= 3 * max(1.4826 * np.median(np.abs(residual)), 1e-12)
+        if kept.sum() < 2 * matrix.shape[1]:
             break
-        kept = now
+        coefficients = np.linalg.lstsq(matrix[kept], values[kept], rcond=None)[0]
+    residual = values - matrix @ coefficients
     result |= {"coefficients": coefficients.tolist(), "rms": float(residual[kept].std())}
     if model == "mesh":
         whole = np.full(difference.shape, np.nan)
         whole[known] = np.where(kept, residual, np.nan)
         result |= _coarse(whole, rows, columns, mesh_px)
     return result
+
+
+def _least_deviations(matrix, values):
+    """Coefficients of least absolute deviations, by reweighted least squares."""
+    weight = np.ones(len(values))
+    for _ in range(12):
+        root = np.sqrt(weight)[:, None]
+        coefficients = np.linalg.lstsq(matrix * root, values * root[:, 0], rcond=None)[0]
+        deviation = np.abs(values - matrix @ coefficients)
+        weight = 1 / np.maximum(deviation, max(0.1 * np.median(deviation), 1e-9))
+    return coefficients
 
 
 def _coarse(residual, rows, columns, mesh_px):
@@ -106,7 +116,7 @@ def _fractional(positions, at):
 
 
 def mesh_difference(mesh, origin, reference, reference_origin, scale):
-    """Mesh of a frame less `scale` times that of the reference, on the cells of the frame; NaN where either has none."""
+    """Mesh of a frame less `scale` times that of the reference, on the cells of the frame; NaN where one has none."""
     difference = np.full(mesh.shape, np.nan)
     j0, i0 = origin[0] - reference_origin[0], origin[1] - reference_origin[1]
     ys, xs = (

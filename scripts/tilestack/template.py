@@ -31,7 +31,8 @@ def by_sharpness(fwhm_px, most):
     Returns
     -------
     order : list of int
-        Frames to read, the sharpest first: twice as many as wanted, so that rims, which few frames reach, have some too.
+        Frames to read, the sharpest first: twice as many as wanted, so that rims, which few frames reach, have some
+        too.
     wanted : int
         Frames behind a pixel: a third of all, at least 8, at most `most`.
     """

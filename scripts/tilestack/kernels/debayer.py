@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit, prange
 
-# Malvar, He, Cutler 2004, in sixteenths: own pixel and its neighbours at each place of the 5x5 cross and square, for green
-# at red or blue, for red or blue at green along its row, and for red at blue or blue at red.
+# Malvar, He, Cutler 2004, in sixteenths: own pixel and its neighbours at each place of the 5x5 cross and square, for
+# green at red or blue, for red or blue at green along its row, and for red at blue or blue at red.
 GREEN = np.zeros((5, 5))
 GREEN[2] = [-2, 4, 8, 4, -2]
 GREEN[[0, 1, 3, 4], 2] = [-2, 4, 4, -2]

@@ -332,8 +332,8 @@ def aperture_fluxes(image, cell, xy, radius):
     Returns
     -------
     (n, c) float64 array, ADU
-        Over all pixels: what the pixels of a channel hold, times the pixels in the aperture over theirs. The edge is
-        soft over one pixel. NaN where the ring leaves the frame or a pixel in the aperture has no data.
+        Over all pixels: what the pixels of a channel hold, over the share of theirs among all pixels. The edge is soft
+        over one pixel. NaN where the ring leaves the frame or a pixel in the aperture has no data.
     """
     if image.ndim != 2 or xy.ndim != 2 or not radius > 0:
         raise ValueError(f"need (h, w), (n, 2) and radius > 0, got {image.shape}, {xy.shape} and {radius}")
@@ -345,6 +345,10 @@ def aperture_fluxes(image, cell, xy, radius):
 def _aperture_fluxes(image, cell, xy, radius, n_channels):
     h, w = image.shape
     fluxes = np.full((len(xy), n_channels), np.nan)
+    share_of = np.zeros(n_channels)
+    for y in range(2):
+        for x in range(2):
+            share_of[cell[y, x]] += 1
     reach = int(math.ceil(2.2 * radius))
     for k in prange(len(xy)):
         x0, y0 = xy[k, 0], xy[k, 1]
@@ -370,7 +374,7 @@ def _aperture_fluxes(image, cell, xy, radius, n_channels):
         for c in range(n_channels):
             if n_ring[c] >= 8:
                 sky = np.median(ring[c, : n_ring[c]])
-                fluxes[k, c] = (total[c] - weight[c] * sky) * weight.sum() / weight[c]
+                fluxes[k, c] = (total[c] - weight[c] * sky) * 4 / share_of[c]
     return fluxes
 
 

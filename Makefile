@@ -1,0 +1,41 @@
+# Two commands do everything on a machine with python3 (3.11 or newer), its venv module, git and make:
+#   make run    makes .venv, installs the pinned packages and runs the demonstration series into runs/demo
+#   make test   does the same set-up and runs all checks and tests
+# make run INPUT=/path/to/lights RUN_ID=m31 runs your own lights.
+
+PYTHON ?= python3
+CORES ?= all
+INPUT ?=
+RUN_ID ?=
+UV := uv==0.13.9
+BIN := .venv/bin
+
+.PHONY: run test lint lock setup
+
+run: .venv/ready
+	@if [ -n "$(INPUT)" ] && [ -z "$(RUN_ID)" ]; then \
+		echo "make run INPUT=... also needs RUN_ID=name: the results go to runs/name" >&2; exit 2; fi
+	$(BIN)/snakemake --cores $(CORES) --config run_id="$(or $(RUN_ID),demo)" $(if $(INPUT),'input=["$(INPUT)"]')
+
+test: .venv/ready lint
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+setup: .venv/ready
+
+.venv/ready: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit("Tilestack needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
+	UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	touch $@
+
+# New pins from the ranges in pyproject.toml; names and versions only.
+lock: .venv/ready
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+		--no-emit-find-links --group test --output-file requirements.lock pyproject.toml

@@ -1,0 +1,110 @@
+"""Weight fields of a session: what its local metrics make of scale, variance, sky and weight over the tiles."""
+
+import numpy as np
+
+from tilestack import files, local, records, weights
+
+
+def make(measured, tiles, stride, whole, fits, reference_sky, *, objective, quality_model):
+    """Fields of all frames of a session.
+
+    Parameters
+    ----------
+    measured : dict
+        From ``joined``.
+    tiles, stride
+        As in ``lattice``.
+    whole, fits : lists of dict
+        Entries of the global metrics and of the normalisation of the frames.
+    reference_sky : list of dict
+        Smooth sky of the reference by channel (``sky.fit``).
+    objective, quality_model : str
+        As in the configuration.
+
+    Returns
+    -------
+    fields : dict
+        ``SCALE``, ``SKY`` (ADU), ``VARIANCE``, ``PIXEL_VARIANCE`` (ADU^2, normalised), ``WEIGHT``: (n, c, ny, nx);
+        ``FWHM`` (lattice pixels) and ``COVERAGE``: (n, ny, nx).
+    spread : dict
+        rms of the true local deviations: ``ln_fwhm``, ``ln_t``, ``ln_variance``; and by frame those of its fields:
+        ``frame_ln_t``, ``frame_ln_fwhm``.
+    """
+    shape = (len(whole), len(reference_sky))  # a session may have no usable frame
+    scale, typical = (records.array([f[key] for f in whole]).reshape(shape) for key in ("scale", "noise_adu"))
+    fwhm = records.array([f["fwhm_px"] for f in whole])
+    # Clouds are grey: one field for all channels, from all of them.
+    precision = measured["LN_T_ERROR"] ** -2.0
+    total = np.nansum(precision, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ln_t = np.nansum(precision * measured["LN_T"], axis=1) / total
+        ln_t_error = np.where(total > 0, total**-0.5, np.nan)
+    ln_t, tau2 = weights.shrunk(np.where(total > 0, ln_t, np.nan), ln_t_error)
+    ln_fwhm, eps2 = weights.shrunk(measured["LN_FWHM"], measured["LN_FWHM_ERROR"])
+    noise = measured["NOISE"]
+    # What a place has in all frames (a nebula, a corner) gains nothing: only what changes there from frame to frame.
+    log_variance = 2 * np.log(noise / typical[:, :, None, None])
+    beta2 = float(np.nanvar(log_variance - log_variance.mean(0))) if len(whole) > 1 else 0.0
+
+    t = scale[:, :, None, None] * np.exp(ln_t)[:, None]
+    width = (fwhm[:, None, None] * np.exp(ln_fwhm))[:, None]
+    sky = np.zeros_like(t)
+    smooth = local.sky_to_tiles(reference_sky, tiles, stride)
+    for k, fit in enumerate(fits):
+        # With the local scale the sky must come out as it did with the frame's.
+        shift = (scale[k][:, None, None] - t[k]) * smooth
+        sky[k] = local.sky_to_tiles(fit["sky"], tiles, stride) + shift
+    if quality_model == "zscore":
+        weight = records.array([f["weight"] for f in whole]).reshape(shape)[:, :, None, None]
+        weight = np.broadcast_to(weight, t.shape)
+    else:
+        weight = weights.physical(t, noise**2, np.broadcast_to(width, t.shape), objective)
+    fields = {
+        "SCALE": t,
+        "SKY": sky,
+        "VARIANCE": noise**2 / t**2,
+        "PIXEL_VARIANCE": measured["PIXEL_NOISE"] ** 2 / t**2,
+        "WEIGHT": weight,
+        "FWHM": np.broadcast_to(width, t.shape)[:, 0],
+        "COVERAGE": np.nan_to_num(measured["COVERAGE"]),
+    }
+    spread = {"ln_fwhm": np.sqrt(eps2), "ln_t": np.sqrt(tau2), "ln_variance": np.sqrt(beta2)}
+    return fields, spread | {"frame_ln_t": ln_t.std((1, 2)), "frame_ln_fwhm": ln_fwhm.std((1, 2))}
+
+
+def joined(paths):
+    """Metrics of the batches on the tile range of the session: (n, ...) arrays, NaN outside of a batch."""
+    parts, ranges, grid = [], [], {}
+    for path in paths:
+        with files.opened(path) as hdus:
+            header = hdus[0].header
+            parts.append({hdu.name: np.asarray(files.pixels(hdu), float) for hdu in hdus[1:]})
+            grid = {key: header[key] for key in ("TILEPX", "STRIDEPX")}
+            ny, nx = hdus["COVERAGE"].shape[-2:]
+            ranges.append((header["TILEY0"], header["TILEX0"], header["TILEY0"] + ny, header["TILEX0"] + nx))
+    # A batch without usable frames has no place of its own.
+    with_frames = [r for r, part in zip(ranges, parts, strict=True) if len(part["COVERAGE"])] or ranges[:1]
+    (j0, i0), (j1, i1) = np.array(with_frames)[:, :2].min(0), np.array(with_frames)[:, 2:].max(0)
+    whole = {name: [] for name in parts[0]}
+    for part, place in zip(parts, ranges, strict=True):
+        if not len(part["COVERAGE"]):
+            place = with_frames[0]
+            part = {
+                name: np.zeros((*v.shape[:-2], place[2] - place[0], place[3] - place[1])) for name, v in part.items()
+            }
+        for name, values in part.items():
+            wide = np.full((*values.shape[:-2], j1 - j0, i1 - i0), np.nan)
+            wide[..., place[0] - j0 : place[2] - j0, place[1] - i0 : place[3] - i0] = values
+            if name in ("NOISE", "PIXEL_NOISE", "SKY"):  # needed everywhere: rims go on outwards
+                wide = pushed_out(wide, place, (j0, i0))
+            whole[name].append(wide)
+    tiles = (int(j0), int(i0), int(j1 - j0), int(i1 - i0))
+    return {name: np.concatenate(values) for name, values in whole.items()}, tiles, grid
+
+
+def pushed_out(wide, place, first):
+    """Repeat the outermost tiles of a batch over the rest of the session's range."""
+    ny, nx = wide.shape[-2:]
+    rows = np.clip(np.arange(ny), place[0] - first[0], place[2] - first[0] - 1)
+    columns = np.clip(np.arange(nx), place[1] - first[1], place[3] - first[1] - 1)
+    return wide[..., rows[:, None], columns]

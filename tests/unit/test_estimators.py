@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+
+from tilestack import efficiency, lattice, normalization, overlap, photometry, robust, sky, weights
+
+
+@pytest.mark.parametrize("step", [0, 16, 60])
+def test_clipped__has_no_bias_where_the_converter_has_coarse_steps(step):
+    rng = np.random.default_rng(1)
+    values = rng.normal(903.3, 80, 200_000)
+    values = step * np.round(values / step) if step else values
+    values[::200] = 40000
+    centre, sigma = robust.clipped(values)
+    assert centre == pytest.approx(903.3, abs=0.7) and sigma == pytest.approx(np.hypot(80, step / 12**0.5), rel=0.01)
+
+
+def test_pixel_noise__takes_no_gradient_for_noise():
+    rows = np.random.default_rng(2).normal(0, 5, (300, 300)) + np.linspace(0, 300, 300)
+    assert robust.pixel_noise(rows) == pytest.approx(5, rel=0.02)
+
+
+def scene(rng, n_frames=30, n_stars=25, noise=0.02, missing=0.3):
+    scale, brightness = rng.normal(0, 0.3, n_frames), rng.normal(8, 1, n_stars)
+    frame, star = np.nonzero(rng.uniform(size=(n_frames, n_stars)) > missing)
+    variance = np.full(len(frame), noise**2)
+    flux = scale[frame] + brightness[star] + rng.normal(0, noise, len(frame))
+    return scale, brightness, frame, star, flux, variance
+
+
+def test_relative__recovers_scales_and_brightness_and_their_errors():
+    rng = np.random.default_rng(3)
+    pulls, biases = [], []
+    for _ in range(20):
+        scale, brightness, frame, star, flux, variance = scene(rng, noise=0.05)
+        found, error, level, used = photometry.relative(frame, star, flux, variance, 30, 25, anchor=4)
+        assert found[4] == 0 and (used >= 10).all()
+        difference = found - (scale - scale[4])
+        pulls.append((difference - difference.mean())[error > 0] / error[error > 0])
+        biases.append(np.mean(level - brightness - scale[4]))
+    assert np.std(np.concatenate(pulls)) == pytest.approx(1, abs=0.25)
+    assert np.mean(biases) == pytest.approx(0, abs=0.01)
+
+
+def test_relative__is_not_led_by_variable_stars():
+    rng = np.random.default_rng(4)
+    scale, _, frame, star, flux, variance = scene(rng)
+    variable = star < 4
+    flux[variable] += np.where(frame[variable] > 15, 0.8, 0.0)  # four stars brighten half-way through the night
+    found, *_ = photometry.relative(frame, star, flux, variance, 30, 25, anchor=0)
+    difference = found - (scale - scale[0])
+    plain_mean = 0.8 * 4 / 25  # what an unweighted mean over stars would be led by
+    assert abs(difference[16:].mean() - difference[:16].mean()) < 0.1 * plain_mean
+
+
+def test_relative__with_known_brightness_stands_alone():
+    rng = np.random.default_rng(5)
+    scale, brightness, frame, star, flux, variance = scene(rng)
+    brightness[:3] = np.nan
+    only = frame == 7
+    found, error, _, used = photometry.relative(frame[only], star[only], flux[only], variance[only], 30, 25, brightness)
+    assert found[7] == pytest.approx(scale[7], abs=4 * error[7]) and np.isnan(found[8]) and used[8] == 0
+
+
+@pytest.mark.parametrize("model", ["constant", "plane", "quadratic", "mesh"])
+def test_sky_fit__recovers_its_own_shape_under_a_nebula(model):
+    rng = np.random.default_rng(6)
+    rows, columns = np.arange(20) * 64.0 + 31.5, np.arange(15) * 64.0 + 31.5
+    y, x = np.meshgrid((rows - 640) / 640, (columns - 480) / 640, indexing="ij")
+    truth = (
+        30
+        + {"constant": 0, "plane": 20 * y - 15 * x, "quadratic": 20 * y + 9 * x * y - 6 * x**2, "mesh": 20 * y}[model]
+    )
+    truth = truth + 0 * y
+    difference = truth + rng.normal(0, 0.3, y.shape)
+    difference[3:6, 4:7] += 200  # what only one of both frames shows
+    difference[10, 3] = np.nan
+    fitted = sky.fit(difference, rows, columns, (1281, 961), model, 256)
+    error = sky.evaluate(fitted, rows, columns) - truth
+    assert np.abs(error).max() < (2.0 if model == "mesh" else 0.5) and np.abs(error.mean()) < 0.15
+    assert fitted["rms"] == pytest.approx(0.3, rel=0.3)
+
+
+def test_sky_fit__of_few_cells_is_a_constant():
+    difference = np.full((3, 3), np.nan)
+    difference[1, 1], difference[1, 2] = 4.0, 6.0
+    fitted = sky.fit(difference, np.arange(3) * 64.0, np.arange(3) * 64.0, (200, 200), "quadratic", 256)
+    assert fitted["coefficients"] == pytest.approx([5.0]) and fitted["n_cells"] == 2
+
+
+def test_mesh_difference__lines_up_meshes_by_their_origins():
+    whole = np.arange(100.0).reshape(10, 10)
+    found = sky.mesh_difference(3 * whole[2:6, 1:5], (2, 1), whole[4:9, 0:3], (4, 0), 3.0)
+    expected = np.full((4, 4), np.nan)
+    expected[2:, :2] = 0
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_gain__is_measured_from_level_and_variance():
+    rng = np.random.default_rng(7)
+    entries = []
+    for _ in range(10):
+        electrons = rng.uniform(40, 60, (3, 10, 12)) * np.array([0.8, 1.0, 0.7])[:, None, None]
+        level, variance = electrons / 0.08 + 320, (electrons + 1.6**2) / 0.08**2
+        entries.append({"sky": level, "noise": np.sqrt(variance) * rng.normal(1, 0.016, level.shape)})
+    gain = normalization.measure_gain(entries, [None] * 10)
+    assert gain["source"] == "measured" and gain["e_per_adu"] == pytest.approx(0.08, rel=0.05)
+    assert normalization.measure_gain(entries, [0.5] * 10) == {"e_per_adu": 0.5, "error": None, "source": "given"}
+    flat = [{"sky": np.full((1, 10, 12), 500.0), "noise": rng.normal(10, 0.2, (1, 10, 12))} for _ in range(10)]
+    assert normalization.measure_gain(flat, [None] * 10)["source"] == "unknown"
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.02, 0.1])
+def test_shrunk__is_never_worse_than_no_local_estimate(spread):
+    rng = np.random.default_rng(8)
+    truth, error = rng.normal(0, spread, (40, 500)), rng.uniform(0.02, 0.2, (40, 500))
+    estimate = truth + rng.normal(0, 1, truth.shape) * error
+    estimate[:, ::7] = np.nan
+    field, variance = weights.shrunk(estimate, error)
+    assert np.sqrt(variance) == pytest.approx(spread, abs=0.006)
+    known = np.isfinite(estimate)
+    assert ((field - truth)[known] ** 2).mean() <= (truth[known] ** 2).mean() + 1e-6
+    assert ((field - truth)[known] ** 2).mean() < ((estimate - truth)[known] ** 2).mean()
+    assert (field[~known] == 0).all()
+
+
+def test_efficiency__equals_simulated_stacks_and_its_own_limits():
+    rng = np.random.default_rng(9)
+    variance, fwhm = rng.uniform(50, 150, 40), rng.uniform(2, 4, 40)
+    assert efficiency.extended(1 / variance, variance) == pytest.approx(1)
+    assert efficiency.extended(np.ones(40), variance) < 1
+    assert efficiency.point(1 / variance, variance, np.full(40, 3.0)) == pytest.approx(1)
+    # Against S/N^2 summed over pixels of Gaussian stars.
+    y, x = np.mgrid[-15:16, -15:16]
+    profiles = np.stack([np.exp(-4 * np.log(2) * (x**2 + y**2) / f**2) for f in fwhm])
+    profiles /= profiles.sum((1, 2), keepdims=True)
+    w = 1 / variance / fwhm
+    stack = (w[:, None, None] * profiles).sum(0)
+    achieved = (stack**2).sum() / (w**2 * variance).sum()
+    best = ((profiles**2).sum((1, 2)) / variance).sum()
+    assert efficiency.point(w, variance, fwhm) == pytest.approx(achieved / best, rel=0.01)
+
+
+@pytest.mark.parametrize("objective", ["depth", "balanced", "sharp"])
+def test_physical_weights__have_their_exponent(objective):
+    p = {"depth": 0, "balanced": 1, "sharp": 3}[objective]
+    found = weights.physical(
+        np.array([1.0, 2.0, 1.0]), np.array([4.0, 4.0, 4.0]), np.array([2.0, 2.0, np.nan]), objective
+    )
+    np.testing.assert_allclose(found, np.array([1, 4, 1]) / 4 * 2.0**-p)
+
+
+def test_tiles__cover_a_box_and_interpolate_what_is_linear():
+    for box in ((0, 0, 500, 300), (-77, 33, 120, 411), (14, -5, 1, 1)):
+        stride = 62
+        tiles = lattice.tile_range(box, stride)
+        rows, columns = lattice.tile_centres(tiles, stride)
+        assert rows[0] <= box[0] and rows[-1] >= box[0] + box[2] - 1
+        assert columns[0] <= box[1] and columns[-1] >= box[1] + box[3] - 1
+        values = 3 + 0.1 * rows[:, None] - 0.2 * columns[None]
+        y, x = np.mgrid[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
+        found = lattice.bilinear(values, (y - rows[0]) / stride, (x - columns[0]) / stride)
+        np.testing.assert_allclose(found, 3 + 0.1 * y - 0.2 * x, atol=1e-9)
+
+
+def test_filled__goes_on_from_the_nearest_and_leaves_what_is_known():
+    mesh = np.full((4, 5), np.nan)
+    mesh[1, 1] = 7.0
+    np.testing.assert_array_equal(lattice.filled(mesh), np.full((4, 5), 7.0))
+    assert np.isnan(lattice.filled(np.full((2, 2), np.nan))).all()
+
+
+def test_tile_coverage__is_the_share_of_the_tile_in_the_frame():
+    transform = np.array([[1.0, 0, 100.0], [0, 1.0, 40.0]])
+    samples = overlap.tile_samples((0, 0, 4, 4), 64, 64, n=64)
+    found = overlap.tile_coverage(transform, (80, 60), samples)
+    y, x = np.mgrid[:256, :256]
+    inside = (x >= 100) & (x <= 159) & (y >= 40) & (y <= 119)
+    np.testing.assert_allclose(found, inside.reshape(4, 64, 4, 64).mean((1, 3)), atol=1e-9)

@@ -1,0 +1,45 @@
+import errno
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from tilestack import files
+
+
+@pytest.mark.parametrize("dtype", ["i2", "i4", "u1", "f4", "f8"])
+def test_writer__makes_what_astropy_reads(tmp_path, dtype):
+    cube = np.random.default_rng(2).integers(0, 200, (3, 7, 11)).astype(dtype)
+    table = {"PLANE": np.arange(5, dtype=np.int16), "VALUE": np.linspace(0, 1, 5, dtype=np.float32)}
+    with files.Writer(tmp_path / "x.fits", {"RUNID": "t", "NOTHING": None}) as writer:
+        place = writer.reserve("ROWS", cube.shape, dtype, {"BUNIT": ("adu", "unit")})
+        writer.append("WHOLE", cube)
+        writer.append_table("LIST", table)
+        for k in range(3):
+            for y in range(7):
+                writer.put(place, cube[k, y], (k * 7 + y) * 11)
+    with fits.open(tmp_path / "x.fits") as hdus:
+        hdus.verify("exception")
+        assert hdus[0].header["RUNID"] == "t" and "NOTHING" not in hdus[0].header
+        for name in ("ROWS", "WHOLE"):
+            np.testing.assert_array_equal(hdus[name].data, cube)
+        for name, values in table.items():
+            np.testing.assert_array_equal(hdus["LIST"].data[name], values)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.fits"]
+
+
+def test_writer__leaves_nothing_where_it_fails(tmp_path):
+    with pytest.raises(RuntimeError), files.Writer(tmp_path / "x.fits", {}) as writer:
+        writer.append("A", np.zeros((2, 2), np.float32))
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+def test_writer__full_disk_is_an_error_when_room_is_reserved(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"), files.Writer(tmp_path / "x.fits", {}) as writer:
+        writer.reserve("A", (10, 10), "f4")
+    assert not list(tmp_path.iterdir())

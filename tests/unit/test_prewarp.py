@@ -1,0 +1,192 @@
+import numpy as np
+import pytest
+from colour_demosaicing import demosaicing_CFA_Bayer_Malvar2004
+from scipy.ndimage import gaussian_filter
+
+from tilestack import bayer, geometry, prewarp
+from tilestack.kernels import prewarp as kernel
+
+MONO = np.zeros((2, 2), np.int64)
+
+
+def turned(angle_deg, shift=(0.0, 0.0), scale=1.0, size=200):
+    a = np.radians(angle_deg)
+    matrix = scale * np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+    centre = np.array([(size - 1) / 2] * 2)
+    return np.column_stack([matrix, centre - matrix @ centre + shift])
+
+
+def warp(image, transform, pattern=None, cfa="demosaic", lattice_pattern=None, saturation=None):
+    """Warp by the transform frame -> lattice, as the phase does."""
+    cell, lattice_cell = bayer.channel_cell(pattern), bayer.channel_cell(lattice_pattern or pattern)
+    box = geometry.footprint_box(transform, image.shape, even=pattern is not None)
+    planes, plane_of, step, offsets = prewarp._planes(image, cell, lattice_cell, cfa)
+    near = kernel.saturation_map(image, saturation)
+    warped, saturated = kernel.warp(planes, plane_of, step, offsets, near, geometry.inverse(transform), box)
+    return warped, saturated, box
+
+
+def lanczos_reference(image, x, y):
+    """One value by the definition of the kernel, the weights of each axis with sum 1 and centre of mass x."""
+    ix, iy = int(np.floor(x)), int(np.floor(y))
+    k = np.arange(-2, 4)
+    axes = []
+    for f in (x - ix, y - iy):
+        w = np.sinc(f - k) * np.sinc((f - k) / 3) * (abs(f - k) < 3)
+        w /= w.sum()
+        w[2:4] += np.array([-1, 1]) * (f - w @ k)
+        axes.append(w)
+    return axes[1] @ image[iy - 2 : iy + 4, ix - 2 : ix + 4] @ axes[0]
+
+
+@pytest.mark.parametrize("angle", [0.3, 37, 70, 180])
+@pytest.mark.parametrize(("pattern", "cfa"), [(None, "demosaic"), ("GRBG", "demosaic"), ("GRBG", "subplane")])
+def test_warp__constant_light_stays_constant(angle, pattern, cfa):
+    image = np.full((200, 200), 912.7, np.float32)
+    warped, _, _ = warp(image, turned(angle, (3.3, -8.7)), pattern, cfa)
+    known = np.isfinite(warped)
+    assert known.mean() > 0.4
+    np.testing.assert_allclose(warped[known], 912.7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("angle", [0.3, 70, 90, 180])
+@pytest.mark.parametrize("pattern", bayer.PATTERNS)
+@pytest.mark.parametrize("lattice_pattern", ["RGGB", "GRBG"])
+@pytest.mark.parametrize("cfa", ["demosaic", "subplane"])
+def test_warp__a_mosaic_of_constant_colour_keeps_each_colour_at_its_place(angle, pattern, lattice_pattern, cfa):
+    colours = np.array([500.0, 1000.0, 300.0])
+    image = np.tile(colours[bayer.channel_cell(pattern)], (100, 100)).astype(np.float32)
+    warped, _, (y0, x0, h, w) = warp(image, turned(angle, (5.2, 9.9)), pattern, cfa, lattice_pattern)
+    assert y0 % 2 == x0 % 2 == 0
+    expected = np.tile(colours[bayer.channel_cell(lattice_pattern)], (h // 2 + 1, w // 2 + 1))[:h, :w]
+    known = np.isfinite(warped)
+    known[:8] = known[-8:] = False  # the rims of a demosaiced mosaic know less
+    inner = np.zeros_like(known)
+    j, i = np.mgrid[:h, :w]
+    x, y = geometry.apply(
+        geometry.inverse(turned(angle, (5.2, 9.9))), np.column_stack([(i + x0).ravel(), (j + y0).ravel()])
+    ).T
+    inner.ravel()[:] = (x > 6) & (y > 6) & (x < 193) & (y < 193)
+    assert (known & inner).sum() > 20000
+    np.testing.assert_allclose(warped[known & inner], expected[known & inner], rtol=2e-6)
+
+
+@pytest.mark.parametrize("angle", [0.3, 12, 70])
+def test_warp__equals_the_definition(angle):
+    rng = np.random.default_rng(1)
+    image = rng.normal(100, 10, (200, 200)).astype(np.float32)
+    transform = turned(angle, (1.37, -2.61))
+    warped, _, (y0, x0, h, w) = warp(image, transform)
+    back = geometry.inverse(transform)
+    for _ in range(200):
+        j, i = rng.integers(0, h), rng.integers(0, w)
+        x, y = geometry.apply(back, np.array([[i + x0, j + y0]], float))[0]
+        if 2 < x < 196 and 2 < y < 196:
+            # The table has 1024 positions a pixel: off by up to 0.0005 px times the steepest slope.
+            assert warped[j, i] == pytest.approx(lanczos_reference(image.astype(float), x, y), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "shift"), [(None, (0, 0)), (None, (4, -6)), (None, (-11, 3)), ("GRBG", (0, 0)), ("GRBG", (4, -6))]
+)
+def test_warp__whole_pixels_move_bit_by_bit(pattern, shift):
+    image = np.random.default_rng(2).normal(100, 10, (60, 80)).astype(np.float32)
+    warped, _, (y0, x0, h, w) = warp(image, np.array([[1, 0, shift[1]], [0, 1, shift[0]]], float), pattern)
+    there = warped[shift[0] - y0 : shift[0] - y0 + 60, shift[1] - x0 : shift[1] - x0 + 80]
+    np.testing.assert_array_equal(there, image)
+
+
+@pytest.mark.parametrize("angle", [0.3, 37, 180])
+def test_warp__keeps_surface_brightness_and_flux(angle):
+    # Stars of FWHM 3 px on a slope; scale 1, so the flux of a star is that of its pixels.
+    y, x = np.mgrid[:200, :200]
+    image = np.zeros((200, 200))
+    image[60, 70], image[120, 130] = 1e5, 4e4
+    image = gaussian_filter(image, 3 / 2.355) + 10 + 0.01 * x + 0.02 * y
+    transform = turned(angle, (0.4, 0.7))
+    warped, _, (y0, x0, h, w) = warp(image.astype(np.float32), transform)
+    jj, ii = np.mgrid[:h, :w]
+    px, py = geometry.apply(geometry.inverse(transform), np.column_stack([(ii + x0).ravel(), (jj + y0).ravel()])).T
+    slope = (10 + 0.01 * px + 0.02 * py).reshape(h, w)
+    for x_star, y_star, flux in ((70, 60, 1e5), (130, 120, 4e4)):
+        cx, cy = geometry.apply(transform, np.array([[x_star, y_star]], float))[0]
+        near = np.hypot(ii + x0 - cx, jj + y0 - cy) < 14
+        light = np.where(near, warped - slope, 0)
+        assert light.sum() == pytest.approx(flux, rel=5e-4)
+        assert (light * (ii + x0)).sum() / light.sum() == pytest.approx(cx, abs=0.005)
+        assert (light * (jj + y0)).sum() / light.sum() == pytest.approx(cy, abs=0.005)
+
+
+def test_warp__no_data_stays_no_data():
+    image = np.full((60, 60), 5, np.float32)
+    image[30, 30] = np.nan
+    warped, _, (y0, x0, *_) = warp(image, np.array([[1, 0, 0.5], [0, 1, 0.5]]))
+    assert np.isnan(warped[30 - y0, 30 - x0]) and np.isfinite(warped[38 - y0, 38 - x0])
+    # Nothing where the kernel has left the frame, all around.
+    assert np.isnan(warped[[0, -1]]).all() and np.isnan(warped[:, [0, -1]]).all()
+
+
+def test_warp__marks_saturated_cores_and_keeps_their_ringing_out():
+    y, x = np.mgrid[:80, :80]
+    star = 2e5 * np.exp(-((x - 40) ** 2 + (y - 40) ** 2) / 4) + 100
+    image = np.minimum(star, 60000).astype(np.float32)
+    transform = np.array([[1, 0, 0.3], [0, 1, 0.4]])
+    plain, _, _ = warp(image, transform)
+    held, saturated, _ = warp(image, transform, saturation=59000)
+    assert plain[np.isfinite(plain)].max() > 61000 and held[np.isfinite(held)].max() <= 60000
+    assert 4 <= saturated.sum() < 60 and (held[saturated] > 30000).all()
+    far = np.isfinite(plain) & (np.hypot(*np.indices(plain.shape) - 41) > 9)
+    np.testing.assert_array_equal(plain[far], held[far])
+
+
+@pytest.mark.parametrize("pattern", bayer.PATTERNS)
+def test_demosaic__equals_malvar(pattern):
+    raw = np.random.default_rng(3).uniform(0, 1, (40, 50)).astype(np.float32)
+    expected = demosaicing_CFA_Bayer_Malvar2004(raw, pattern)
+    found = kernel.demosaic(raw, bayer.channel_cell(pattern))
+    np.testing.assert_allclose(found[:, 2:-2, 2:-2], np.moveaxis(expected, -1, 0)[:, 2:-2, 2:-2], atol=1e-6)
+
+
+def test_replace_defects__takes_neighbours_of_the_same_colour():
+    image = np.tile([[100.0, 200.0], [300.0, 400.0]], (10, 10)).astype(np.float32)
+    image[6, 7], image[6, 9] = 60000, 0
+    kernel.replace_defects(image, np.array([[6, 7], [6, 9]]), 2)
+    np.testing.assert_array_equal(image, np.tile([[100.0, 200.0], [300.0, 400.0]], (10, 10)))
+
+
+@pytest.mark.parametrize("pattern", [None, "GRBG"])
+@pytest.mark.parametrize("step_adu", [0, 16])
+def test_sky_mesh__measures_level_and_noise(pattern, step_adu):
+    rng = np.random.default_rng(4)
+    cell = bayer.channel_cell(pattern)
+    level, sigma = np.array([840.0, 995.0, 790.0])[: cell.max() + 1], np.array([77.0, 89.0, 73.0])[: cell.max() + 1]
+    image = rng.normal(np.tile(level[cell], (128, 160)), np.tile(sigma[cell], (128, 160)))
+    image += np.linspace(0, 20, 320)[None]  # a gradient is no noise
+    image[20:23, 20:23] += 5000  # a star is no sky
+    image = (step_adu * np.floor(image / step_adu) + step_adu / 2 if step_adu else image).astype(np.float32)
+    image[:, :70] = np.nan
+    origin, found, noise = kernel.sky_mesh(image, cell, 6, -70, 64)
+    assert origin == (0, -2) and np.isnan(found[:, :, 0]).all()
+    inner = np.isfinite(found)
+    columns = np.arange(-2, found.shape[2] - 2) * 64 + 31.5 + 70
+    expected = level[:, None, None] + np.clip(columns, 35, 300)[None, None] / 16 + 0 * found
+    assert np.abs(found - expected)[inner].max() < 12
+    assert np.abs(np.nanmean(found - expected, axis=(1, 2))).max() < 1.5
+    truth = np.hypot(sigma, step_adu / 12**0.5)
+    np.testing.assert_allclose(np.nanmean(noise, axis=(1, 2)), truth, rtol=0.02)
+    raw = kernel.noise_mesh(image, cell, 64)
+    np.testing.assert_allclose(np.nanmean(raw, axis=(1, 2)), truth, rtol=0.02)
+
+
+def test_quantise__is_right_to_half_a_step_and_keeps_its_marks():
+    image = np.random.default_rng(5).uniform(-50, 60000, (30, 40)).astype(np.float32)
+    image[3, 4] = np.nan
+    saturated = np.zeros(image.shape, bool)
+    saturated[7, 8] = True
+    low, high = np.nanmin(image), np.nanmax(image)
+    scale = (high - low) / prewarp.CODES
+    zero = low + 32767 * scale
+    codes = kernel.quantise(image, saturated, zero, scale)
+    assert codes[3, 4] == -32768 and codes[7, 8] == 32767 and (codes == 32767).sum() == 1
+    good = np.isfinite(image) & ~saturated
+    assert np.abs(zero + scale * codes - image)[good].max() <= 0.51 * scale
