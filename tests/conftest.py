@@ -1,13 +1,6 @@
-"""Fixtures that several groups of tests share."""
-
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parents[1]
-REAL = ROOT.parent / "shared/data"
+from support import REAL, SMALL, Workdir
 
 
 def pytest_report_header():
@@ -24,27 +17,15 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if item not in real]
 
 
-class Workdir:
-    """A folder in which the workflow runs."""
-
-    def __init__(self, root):
-        self.root = root
-
-    def command(self, *args, cores=2):
-        where = ["--snakefile", ROOT / "Snakefile", "--directory", self.root]
-        return [sys.executable, "-m", "snakemake", *where, "--cores", str(cores), *args]
-
-    def snakemake(self, *args, cores=2, fails=False):
-        """Run the workflow; what it said."""
-        done = subprocess.run(self.command(*args, cores=cores), capture_output=True, text=True, check=False)
-        said = done.stdout + done.stderr
-        assert (done.returncode != 0) == fails, said
-        return said
-
-    def settled(self, *args):
-        return "Nothing to be done" in self.snakemake("--dry-run", *args)
-
-
 @pytest.fixture
 def workdir(tmp_path):
     return Workdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A demonstration run at its end, never changed."""
+    work = Workdir(tmp_path_factory.mktemp("finished"))
+    work.said = work.snakemake("--config", SMALL)
+    work.run = work.root / "runs/demo"
+    return work

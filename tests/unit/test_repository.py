@@ -9,9 +9,9 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT
 
 import skycatalogue
+from support import ROOT
 
 
 def pins():

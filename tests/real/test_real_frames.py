@@ -1,0 +1,224 @@
+"""Real frames, with the solutions of astrometry.net as truth. Needs ../shared/data beside the repository."""
+
+import csv
+import json
+import time
+import warnings
+
+import numpy as np
+import pytest
+import sep
+from astropy.io import fits
+from astropy.wcs import WCS
+from scipy.optimize import least_squares
+
+import skycatalogue
+from support import REAL, Workdir
+from tilestack import geometry, inspection, lights, selection
+
+pytestmark = pytest.mark.real
+M94, M8 = REAL / "seestar_m94", REAL / "m8_lrgb"
+
+
+def record(run, name):
+    return json.loads((run / f"artifacts/{name}.json").read_text())
+
+
+def luminance(path):
+    data = fits.getdata(path).astype(np.float32)
+    return data if data.ndim == 2 else data[1]
+
+
+def stars_of(image, n=60, edge=30, least=8.0):
+    """Positions of bright, unsaturated, isolated stars, brightest first."""
+    known = np.isfinite(image)
+    filled = np.ascontiguousarray(np.where(known, image, np.nanmedian(image)))
+    sky = sep.Background(filled, mask=~known, bw=64, bh=64)
+    flat = filled - sky.back()
+    found = sep.extract(flat, least, err=sky.globalrms, mask=~known)
+    h, w = image.shape
+    keep = (found["x"] > edge) & (found["y"] > edge) & (found["x"] < w - edge) & (found["y"] < h - edge)
+    keep &= (found["flag"] == 0) & (found["peak"] < 0.7 * found["peak"].max())
+    found = found[keep]
+    return flat, found[np.argsort(-found["flux"])][:n]
+
+
+def moffat(image, x, y, r=9):
+    """Position and FWHM by a circular Moffat fit."""
+    ix, iy = int(round(x)), int(round(y))
+    cut = image[iy - r : iy + r + 1, ix - r : ix + r + 1]
+    yy, xx = np.mgrid[-r : r + 1, -r : r + 1]
+
+    def residual(p):
+        return (p[0] * (1 + ((xx - p[1]) ** 2 + (yy - p[2]) ** 2) / p[3] ** 2) ** -p[4] + p[5] - cut).ravel()
+
+    start = [cut.max(), x - ix, y - iy, 2.0, 3.0, 0.0]
+    bounds = ([0, -3, -3, 0.3, 1.2, -np.inf], [np.inf, 3, 3, 15, 12, np.inf])
+    p = least_squares(residual, start, bounds=bounds).x
+    return ix + p[1], iy + p[2], 2 * p[3] * np.sqrt(2 ** (1 / p[4]) - 1)
+
+
+def median_fwhm(image):
+    flat, found = stars_of(image)
+    return np.median([moffat(flat, x, y)[2] for x, y in zip(found["x"], found["y"], strict=True)])
+
+
+def halves_apart(run, even, odd):
+    """Distance of star centroids between the stacks of even and odd frames, for stars well above the noise."""
+    (one, stars), (other, _) = stars_of(luminance(run / even), least=20.0), stars_of(luminance(run / odd))
+    fitted = [(moffat(one, x, y), moffat(other, x, y)) for x, y in zip(stars["x"], stars["y"], strict=True)]
+    return np.array([np.hypot(a[0] - b[0], a[1] - b[1]) for a, b in fitted])
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return Workdir(tmp_path_factory.mktemp("real"))
+
+
+@pytest.fixture(scope="module")
+def one_session(workdir):
+    workdir.snakemake("--config", "run_id=s1", f"input={M94 / 'session1'}")
+    return workdir.root / "runs/s1"
+
+
+@pytest.fixture(scope="module")
+def two_sessions(workdir):
+    workdir.snakemake("--config", "run_id=s13", f"input=[{M94 / 'session1'},{M94 / 'session3'}]")
+    return workdir.root / "runs/s13"
+
+
+@pytest.fixture(scope="module")
+def m8(workdir):
+    workdir.snakemake("--config", "run_id=m8", f"input=[{M8 / 'L'},{M8 / 'odd'}]")
+    return workdir.root / "runs/m8"
+
+
+def test_m94__all_35_frames_of_two_telescopes_are_matched(two_sessions):
+    found = record(two_sessions, "registration")
+    assert found["summary"]["matched"] == 35 and found["methods"] == {"triangles": 35}
+
+
+def test_m94__star_positions_are_those_of_the_reference_solutions(two_sessions):
+    found = record(two_sessions, "registration")
+    measured = {}
+    for path in (two_sessions / "work/stars").rglob("*.json"):
+        measured |= {f["name"]: f["stars"] for f in json.loads(path.read_text())["frames"]}
+
+    def solution(name):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return WCS(fits.getheader(M94 / "wcs" / name.replace(".fit.gz", ".wcs")))
+
+    reference, errors = solution(found["reference"]), []
+    for frame in found["frames"]:
+        if frame["file"] == found["reference"]:
+            continue
+        stars = measured[frame["file"]]
+        xy = np.column_stack([stars["x"], stars["y"]]).astype(float)
+        expected = reference.all_world2pix(solution(frame["file"]).all_pix2world(xy, 0), 0, quiet=True)
+        moved = geometry.apply(np.array(frame["transform"]), xy)
+        errors.append(np.median(np.hypot(*(moved - expected).T)))
+    assert np.median(errors) <= 0.35 and max(errors) < 0.6  # the solutions' own precision is 0.3-1.0"
+
+
+def test_m94__halves_agree(one_session, two_sessions):
+    for run in (one_session, two_sessions):
+        apart = halves_apart(run, "outputs/planes/even_rgb.fits", "outputs/planes/odd_rgb.fits")
+        assert len(apart) >= 8 and np.median(apart) < 0.15
+
+
+def test_m94__stack_is_sharp_and_its_colours_are_those_of_the_stars(one_session):
+    rgb = fits.getdata(one_session / "outputs/stacked_rgb.fits").astype(np.float32)
+    assert median_fwhm(rgb[1]) <= 2.80  # Siril 2.76, seiza 2.99
+    name = record(one_session, "registration")["reference"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wcs = WCS(fits.getheader(M94 / "wcs" / name.replace(".fit.gz", ".wcs")))
+    header = fits.getheader(one_session / "outputs/stacked.fits")
+    with open(REAL / "catalogues/m94.csv") as stream:
+        rows = [r for r in csv.DictReader(stream) if r["bt"] and r["vt"] and float(r["vt"]) < 12]
+    sky = np.array([[float(r["ra_j2000"]), float(r["dec_j2000"])] for r in rows])
+    xy = wcs.all_world2pix(sky, 0, quiet=True) - [header["LATTX0"], header["LATTY0"]]
+    colour = np.array([float(r["bt"]) - float(r["vt"]) for r in rows])
+    inside = (xy > 20).all(1) & (xy < np.array(rgb.shape[:0:-1]) - 20).all(1)
+    planes = [np.nan_to_num(plane - np.nanmedian(plane)) for plane in rgb]
+    red, blue = (sep.sum_circle(np.ascontiguousarray(planes[k]), *xy[inside].T.copy(), 5.0)[0] for k in (0, 2))
+    good = (red > 0) & (blue > 0)
+    ratio = -2.5 * np.log10(blue[good] / red[good])
+    # Blue stars are blue: a mirrored or shifted mosaic turns this round or flattens it.
+    assert good.sum() >= 8 and np.corrcoef(ratio, colour[inside][good])[0, 1] > 0.8
+
+
+def test_m94__no_frame_is_taken_for_stretched_and_stretched_ones_are(tmp_path):
+    paths = [*sorted((M94 / "session1").iterdir())[::6], *sorted((M94 / "session3").iterdir())[::5]]
+    paths += [p for colour in "LRGB" for p in sorted((M8 / colour).iterdir())[::4]]
+    scan = {"exposure_s": 1.0}
+    for path in paths:
+        facts = inspection.inspect(path)
+        assert "nonlinear" not in selection._warnings(facts, scan, facts["exposure_s"], 5.0), path
+        image, header = lights.read(path)
+        level = np.median(image)
+        sigma = 1.4826 * np.median(np.abs(image - level))
+        black = level - 2.8 * sigma
+        for softening in (0.3, 1.0):
+            stretched = np.arcsinh(np.maximum(image - black, 0) / (softening * sigma))
+            stretched = (65535 * stretched / stretched.max()).astype(np.uint16)
+            fits.PrimaryHDU(stretched, header).writeto(tmp_path / "s.fits", overwrite=True)
+            facts = inspection.inspect(tmp_path / "s.fits")
+            assert "nonlinear" in selection._warnings(facts, scan, facts["exposure_s"], 5.0), (path, softening)
+
+
+def test_m8__the_odd_frame_is_left_out_and_the_rest_is_used(m8):
+    scan = record(m8, "scan_input")
+    assert scan["colour_mode"] == "mono" and scan["summary"]["excluded"] == 1
+    assert [(f["name"], f["reason"]) for f in scan["files"] if f["reason"]] == [("L_12.fit.gz", "odd_exposure")]
+    assert record(m8, "registration")["summary"]["matched"] == 8
+
+
+def test_m8__stack_is_as_sharp_as_its_frames_and_halves_agree(m8):
+    frames = [median_fwhm(lights.read(path)[0]) for path in sorted((M8 / "L").iterdir())]
+    assert median_fwhm(luminance(m8 / "outputs/stacked.fits")) <= 1.05 * np.median(frames)
+    assert np.median(halves_apart(m8, "outputs/planes/even.fits", "outputs/planes/odd.fits")) < 0.15
+
+
+def test_m8__filters_share_a_lattice(workdir, m8):
+    name = record(m8, "registration")["reference"]
+    keys = f"registration={{reference: m8/{name}}}"
+    workdir.snakemake("--config", "run_id=m8r", f"input=[{{path: {M8 / 'R'}, filter: R}}]", keys)
+    run = workdir.root / "runs/m8r"
+    assert record(run, "registration")["summary"]["matched"] == 8
+    assert fits.getheader(run / "outputs/stacked.fits")["FILTER"] == "R"
+    places = {}
+    for path in (m8, run):
+        header = fits.getheader(path / "outputs/stacked.fits")
+        flat, stars = stars_of(luminance(path / "outputs/stacked.fits"), n=40)
+        offset = [header["LATTX0"], header["LATTY0"]]
+        fitted = [moffat(flat, x, y)[:2] for x, y in zip(stars["x"], stars["y"], strict=True)]
+        places[path] = np.array(fitted) + offset
+    apart = np.hypot(*np.moveaxis(places[m8][:, None] - places[run][None], -1, 0)).min(1)
+    assert (apart < 1).sum() >= 15 and np.median(apart[apart < 1]) < 0.15
+
+
+def test_catalogue__equals_its_source():
+    source = fits.getdata(REAL / "catalogues/tycho2_compact.fits.gz")
+    with_vt = source["VT_MMAG"] != -32768
+    for ra, dec, radius in ((192.72, 41.12, 1.5), (0.1, 0.0, 1.0), (83.8, -5.4, 2.0), (10.0, 89.5, 1.0)):
+        found = skycatalogue.cone(ra, dec, radius)
+        a, d = np.radians(source["RA_MAS"] / 3.6e6 - ra), np.radians(source["DEC_MAS"] / 3.6e6)
+        cosine = np.sin(d) * np.sin(np.radians(dec)) + np.cos(d) * np.cos(np.radians(dec)) * np.cos(a)
+        mine = source[with_vt & (cosine >= np.cos(np.radians(radius)))]
+        assert abs(len(mine) - len(found["vt"])) <= 1  # a star on the rim, by rounding
+        east = (found["ra_deg"][:, None] - mine["RA_MAS"][None] / 3.6e6) * np.cos(np.radians(dec))
+        north = found["dec_deg"][:, None] - mine["DEC_MAS"][None] / 3.6e6
+        fainter = (found["vt"][:, None] - mine["VT_MMAG"][None] / 1000) * 1e-4  # of two at one place, that one
+        near = (east**2 + north**2 + fainter**2).argmin(0)
+        np.testing.assert_allclose(found["dec_deg"][near], mine["DEC_MAS"] / 3.6e6, atol=1.6e-6)
+        np.testing.assert_allclose(found["vt"][near], mine["VT_MMAG"] / 1000, atol=0.0051)
+        has_bt = mine["BT_MMAG"] != -32768
+        np.testing.assert_array_equal(np.isfinite(found["bt"][near]), has_bt)
+        np.testing.assert_allclose(found["bt"][near][has_bt], mine["BT_MMAG"][has_bt] / 1000, atol=0.0051)
+
+
+def test_input_files__are_left_as_they_were(one_session, m8):
+    now = time.time()
+    assert all(now - path.stat().st_mtime > 60 for path in REAL.rglob("*.fit.gz"))

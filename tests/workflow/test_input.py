@@ -1,0 +1,118 @@
+"""Input that is wrong: a reason code and on, or a clear stop."""
+
+import gzip
+import shutil
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from support import Workdir, events, record, simulate, stamps
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Nine good lights and one of everything that can lie among them."""
+    root = tmp_path_factory.mktemp("mixed")
+    simulate(root / "lights", "--seed", "31")
+    lights = root / "lights"
+    shutil.rmtree(lights / "truth")
+    good = (lights / "light_0002.fits").read_bytes()
+    with fits.open(lights / "light_0001.fits") as hdus:
+        raw, header = hdus[0].data, hdus[0].header
+    short, _ = np.random.default_rng(1).normal(330, 25, raw.shape), None
+
+    def write(name, data, **cards):
+        head = header.copy()
+        for key, value in cards.items():
+            head[key] = value
+        fits.PrimaryHDU(data, head).writeto(lights / name)
+
+    (lights / "cut.fits").write_bytes(good[: len(good) // 2])
+    (lights / "text.fits").write_text("no image")
+    (lights / "copy.fits").write_bytes(good)
+    write("zero.fits", np.zeros_like(raw))
+    write("bright.fits", np.full_like(raw, 65535))
+    write("small.fits", raw[:200])
+    write("pattern.fits", raw + 1, BAYERPAT="RGGB")
+    write("camera.fits", raw + 2, INSTRUME="Another")
+    write("stacked.fits", (raw + 3).astype(np.float32), STACKCNT=30)
+    write("cube.fits", np.stack([raw] * 3))
+    write("short.fits", short.astype(np.uint16))
+    holes = raw.astype(np.float32)
+    holes[:160] = np.nan
+    write("holes.fits", holes)
+    with gzip.open(lights / "light_0004.fits.gz", "wb") as stream:
+        stream.write((lights / "light_0004.fits").read_bytes())
+    (lights / "light_0004.fits").unlink()
+    with fits.open(lights / "light_0005.fits") as hdus:
+        packed = fits.CompImageHDU(hdus[0].data, hdus[0].header, compression_type="RICE_1")
+        packed.writeto(lights / "light_0005.fits.fz")
+    (lights / "light_0005.fits").unlink()
+    (lights / "notes.txt").write_text("left alone")
+    for path in lights.iterdir():
+        path.chmod(0o444)
+    lights.chmod(0o555)
+    yield root
+    lights.chmod(0o755)
+
+
+def test_run__bad_input_gets_a_reason_and_the_run_goes_on(mixed):
+    before = stamps(mixed / "lights")
+    work = Workdir(mixed)
+    work.snakemake("--config", "run_id=bad", "input=lights")
+    assert stamps(mixed / "lights") == before
+    reasons = {f["name"]: f["reason"] for f in record(mixed / "runs/bad", "scan_input")["files"] if f["reason"]}
+    assert reasons == {
+        "cut.fits": "truncated",
+        "text.fits": "not_fits",
+        "light_0002.fits": "duplicate",  # of copy.fits, which comes first
+        "zero.fits": "all_zero",
+        "bright.fits": "all_saturated",
+        "small.fits": "wrong_size",
+        "pattern.fits": "wrong_bayer_pattern",
+        "camera.fits": "other_camera",
+        "stacked.fits": "stacked_product",
+        "cube.fits": "rgb_product",
+        "short.fits": "odd_exposure",
+        "holes.fits": "nan_share",
+    }
+    assert record(mixed / "runs/bad", "registration")["summary"]["matched"] == 10
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["run_id=007"], "at least one letter or hyphen"),
+        (["run_id=../up"], "run_id must match"),
+        (["run_id=t", "input=nowhere"], "nowhere does not exist"),
+        (["run_id=t", "input=empty"], "no lights in"),
+        (["run_id=t", "tile_reconstruction={kapa: 4}"], "did you mean tile_reconstruction.kappa"),
+        (["run_id=t", "tile_reconstruction={kappa: 400}"], "400"),
+        (["run_id=t", "weights={objective: deep}"], "deep"),
+        (["run_id=t", "tile={min_px: 300}"], "tile.min_px must not exceed"),
+    ],
+)
+def test_run__refuses_what_cannot_be_meant(workdir, args, message):
+    (workdir.root / "empty").mkdir()
+    assert message in workdir.snakemake("--config", *args, fails=True)
+    assert not (workdir.root / "runs").exists()
+
+
+def test_run__stops_with_a_reason_where_frames_do_not_do(tmp_path):
+    simulate(tmp_path / "few", "--n-frames", "5")
+    simulate(tmp_path / "grey", "--mono")
+    simulate(tmp_path / "blank", "--zero-point-mag", "1", "--no-extended", "--hot-share", "0", "--trail-share", "0")
+    work = Workdir(tmp_path)
+    for run_id, source, reason in (
+        ("few", "few", "insufficient_frames"),
+        ("mix", "[few,grey]", "mixed_colour_modes"),
+        ("filters", "[{path: few, filter: Ha},{path: grey, filter: OIII}]", "mixed"),
+        ("blank", "blank", "no_stars"),
+    ):
+        said = work.snakemake("--config", f"run_id={run_id}", f"input={source}", fails=True)
+        last = events(tmp_path / f"runs/{run_id}")[-1]
+        assert last["type"] == "run_end" and reason in last["reason"] and last["message"] in said, said
+    assert events(tmp_path / "runs/few")[-1]["status"] == "insufficient_frames"
+    work.snakemake("--config", "run_id=few", "assumptions={allow_emergency_mode: true}")
+    assert record(tmp_path / "runs/few", "scan_input")["mode"] == "emergency"
