@@ -10,7 +10,7 @@ RUN_ID ?=
 UV := uv==0.13.9
 BIN := .venv/bin
 
-.PHONY: run test lint lock setup
+.PHONY: run test lint lock setup docs benchmark
 
 run: .venv/ready
 	@if [ -n "$(INPUT)" ] && [ -z "$(RUN_ID)" ]; then \
@@ -27,6 +27,9 @@ lint: .venv/ready
 	$(BIN)/snakemake --lint
 
 setup: .venv/ready
+
+docs: .venv/ready
+	$(BIN)/python docs/make_configuration.py > docs/configuration.md
 
 .venv/ready: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit("Tilestack needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

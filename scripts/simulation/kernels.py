@@ -5,7 +5,8 @@ import math
 import numpy as np
 from numba import njit, prange
 
-SUBPIXELS = 5
+# Points a pixel and axis near the core: of bright stars, and of those whose errors drown in the sky.
+SUBPIXELS, FAINT_SUBPIXELS, FAINT_E = 5, 2, 3000.0
 
 
 @njit(cache=True, parallel=True)
@@ -14,7 +15,7 @@ def add_stars(image, cell, x, y, flux, width, beta, elongation, angle, aureole, 
 
     A star is a Moffat profile (share 1 - aureole - coma), an aureole of r^-3 wings five times as wide, and a second
     Moffat profile, half as wide again, displaced outwards from the middle of the frame. Pixels near the core are
-    integrated over SUBPIXELS^2 points.
+    integrated over that many points squared.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ def add_stars(image, cell, x, y, flux, width, beta, elongation, angle, aureole, 
                 alpha = fwhm / (2 * math.sqrt(2 ** (1 / beta) - 1))
                 dx, dy = column - x[k], row - y[k]
                 near = dx * dx + dy * dy < (2.2 * fwhm + 1.5) ** 2
-                n = SUBPIXELS if near else 1
+                n = (SUBPIXELS if flux[k, c] > FAINT_E else FAINT_SUBPIXELS) if near else 1
                 total = 0.0
                 for j in range(n):
                     for i in range(n):

@@ -12,7 +12,7 @@ from tilestack.kernels import scan
 BLOCK = 32
 PEAK_LIMIT = 8.0
 # Pixels behind a level or a noise; more would not change the decisions.
-SAMPLE = 200_000
+SAMPLE = 50_000
 
 # Header keywords in the order of preference; the first that holds a usable value counts.
 NUMBERS = {
