@@ -50,11 +50,10 @@ def event(kind, phase=None, **fields):
         stream.write(json.dumps({"ts": now, "run_id": RUN_ID, "type": kind, **where, **fields}) + "\n")
 
 
-def outcome(phase_name):
-    """Status and key numbers of a phase, from its artifact."""
+def artifact(phase_name):
+    """The artifact of a phase; nothing of one that has none."""
     path = Path(RUN, f"artifacts/{phase_name.lower()}.json")
-    record = json.loads(path.read_text()) if path.exists() else {}
-    return {"status": record.get("status", "ok"), **record.get("summary", {})}
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def refusal(since):
@@ -109,9 +108,13 @@ class Timeline(logging.Handler):
                 event("phase_progress", phase, jobs_left=self.jobs_left[phase])
                 self.show(phase, f"{self.jobs_of[phase] - self.jobs_left[phase]} of {self.jobs_of[phase]} jobs")
             else:
-                result = outcome(phase[1])
-                event("phase_end", phase, **result)
-                self.show(phase, result["status"])
+                record = artifact(phase[1])
+                for code, count in {**record.get("warnings", {}), **record.get("reasons", {})}.items():
+                    event("warning", phase, code=code, count=count)
+                    self.show(phase, f"warning: {code} ({count})")
+                status = record.get("status", "ok")
+                event("phase_end", phase, **{"status": status, **record.get("summary", {})})
+                self.show(phase, status)
         elif kind == "job_error" and phase not in self.failed:
             self.failed.add(phase)
             event("phase_end", phase, status="error", rule=self.rule_of[job])

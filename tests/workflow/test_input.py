@@ -78,6 +78,34 @@ def test_run__bad_input_gets_a_reason_and_the_run_goes_on(mixed):
         "holes.fits": "nan_share",
     }
     assert record(mixed / "runs/bad", "registration")["summary"]["matched"] == 10
+    warned = {e["code"]: e["count"] for e in events(mixed / "runs/bad") if e["type"] == "warning"}
+    assert warned["duplicate"] == 1 and warned["truncated"] == 1
+
+
+def test_run__takes_lights_without_any_header(tmp_path):
+    """Colour lights as floats from 0 to 1, with bad columns, and nothing but the structure in their headers."""
+    simulate(tmp_path / "full", "--seed", "33", "--height-px", "320", "--width-px", "440")
+    (tmp_path / "bare").mkdir()
+    for path in sorted((tmp_path / "full").glob("*.fits")):
+        data = fits.getdata(path).astype(np.float32) / 65535
+        data[:, 100:102] = np.nan
+        fits.PrimaryHDU(data).writeto(tmp_path / "bare" / path.with_suffix(".fts").name)
+    work = Workdir(tmp_path)
+    said = work.snakemake("--config", "run_id=asked", "input=bare", fails=True)
+    assert "set scan.bayer_pattern to RGGB" in said
+    keys = "scan={bayer_pattern: GRBG, exposure_s: 10, filter: IRCUT}"
+    work.snakemake("--config", "run_id=bare", "input=bare", keys)
+    work.snakemake("--config", "run_id=full", "input=full")
+    bare, full = tmp_path / "runs/bare", tmp_path / "runs/full"
+    assert record(bare, "registration")["summary"]["matched"] == 10
+    header = fits.getheader(bare / "outputs/stacked.fits")
+    assert (header["EXPTIME"], header["FILTER"], header["BAYERPAT"]) == (10, "IRCUT", "GRBG")
+    one, other = (fits.getdata(run / "outputs/stacked_rgb.fits") for run in (bare, full))
+    assert record(bare, "registration")["reference"][:10] == record(full, "registration")["reference"][:10]
+    inner = (slice(None), slice(60, 260), slice(150, 380))
+    noise = np.sqrt(fits.getdata(full / "outputs/stacked_rgb.fits", "VAR")[inner])
+    # The same stack in other units: bad columns change which frames there are, and where others are put.
+    assert np.nanmedian(np.abs(one[inner] * 65535 - other[inner]) / noise) < 0.2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,28 @@
+import shutil
+from collections import namedtuple
+
+import pytest
+from scan_input import check_disk
+
+from tilestack.job import Stop
+
+DECIDED = {"01_a": {"shape": [1000, 2000], "files": [{"status": "ok"}] * 50}}
+FACTS = {"01_a": [[{}] * 25, [{}] * 25]}
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_check_disk__stops_where_there_is_too_little_room(tmp_path, monkeypatch):
+    need = check_disk(DECIDED, FACTS, tmp_path)["need_bytes"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1e12, 0, need - 1))
+    with pytest.raises(Stop, match="GB under .* the disk has") as stop:
+        check_disk(DECIDED, FACTS, tmp_path)
+    assert stop.value.status == "insufficient_disk_space"
+    # What the run has written already needs no room again.
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/a.fits").write_bytes(b"x" * 100)
+    assert check_disk(DECIDED, FACTS, tmp_path)["written_bytes"] == 100
+
+
+def test_check_disk__leaves_excluded_lights_out(tmp_path):
+    excluded = {"01_a": {"shape": [1000, 2000], "files": [{"status": "excluded"}] * 25 + [{"status": "ok"}] * 25}}
+    assert check_disk(excluded, FACTS, tmp_path)["need_bytes"] < check_disk(DECIDED, FACTS, tmp_path)["need_bytes"]
