@@ -145,6 +145,8 @@ rule registration:
         mem_mb=1000,
     params:
         batches=lambda wildcards: batches_of(wildcards.session),
+        folder=lambda wildcards: SESSIONS[wildcards.session]["folder"],
+        first_folder=lambda wildcards: SESSIONS[FIRST]["folder"],
         model=config["registration"]["model"],
         min_matches=config["registration"]["min_matches"],
         max_residual_px=config["registration"]["max_residual_px"],

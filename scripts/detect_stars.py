@@ -26,7 +26,7 @@ def detect_stars(folder, names, facts_paths, out, *, session, filters, scan, tol
         if entry["status"] != "excluded":
             image, _ = lights.read(Path(folder, name))
             found = stars.find(image, pattern, sigma=sigma, max_stars=max_stars, saturation=decided["saturation_adu"])
-            entry |= {"index": used.index(name), **as_record(found)}
+            entry |= {"index": used.index(name), **sky_hint(fact_of[name]), **as_record(found)}
             suspects.append(detection.defects(image, bayer.channel_cell(pattern), found["noise"], DEFECT_KAPPA))
         frames.append(entry)
     places, counts = np.unique(np.concatenate([np.empty((0, 2), int), *suspects]), axis=0, return_counts=True)
@@ -43,11 +43,20 @@ def detect_stars(folder, names, facts_paths, out, *, session, filters, scan, tol
     )
 
 
+def sky_hint(fact):
+    """Where the header says that the frame looks, and the shape of its pixels."""
+    width, height, focal = (fact.get(key) for key in ("pixel_um_x", "pixel_um_y", "focal_mm"))
+    scale = 206.265 * width / focal if width and focal else None
+    hint = {"ra_deg": fact.get("ra_deg"), "dec_deg": fact.get("dec_deg"), "scale_arcsec": scale}
+    return {"hint": hint, "pixel_aspect": height / width if width and height else 1.0}
+
+
 def as_record(found):
     """Detections as a record, rounded to what they are good for."""
     columns = {key: rounded(found[key], 7 if key in ("x", "y") else 5) for key in found if np.ndim(found[key])}
     per_channel = {key: columns.pop(key) for key in ("level", "noise")}
-    return {"n_detected": found["n_detected"], **per_channel, "stars": columns}
+    told = {key: found[key] for key in ("n_detected", "sigma", "trailed")}
+    return {**told, **per_channel, "stars": columns}
 
 
 if __name__ == "__main__":

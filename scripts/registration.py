@@ -1,86 +1,101 @@
 """Find the transforms of a session to the lattice, and the pixels of its sensor that are defective."""
 
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 
-from tilestack import job, records
+from tilestack import cascade, job, records
 from tilestack import registration as registrations
 from tilestack.records import rounded
 
+KEPT = ("status", "reason", "exposure_s", "filter", "gain_e_adu", "date_obs", "sha256", "index")
+HEAD = ("session", "shape", "colour_mode", "bayer_pattern", "channels", "saturation_adu")
 
-def registration(reference_path, stars_paths, first_path, out, *, model, min_matches, max_residual_px):
-    """stars_paths: by batch id, the star records of the session; first_path: registration of the first session."""
-    reference = records.read(reference_path)
-    batches = {batch: records.read(path) for batch, path in stars_paths.items()}
+
+def registration(paths, out, *, folder, first_folder, **options):
+    """paths: reference; stars, by batch id; first, the registration of the first session, for the later ones."""
+    lattice = records.read(paths["reference"])["lattice"]
+    batches = {batch: records.read(path) for batch, path in paths["stars"].items()}
     head = next(iter(batches.values()))
-    all_frames = [(batch, frame) for batch, record in batches.items() for frame in record["frames"]]
-    used = [(batch, frame) for batch, frame in all_frames if frame["status"] != "excluded"]
-    master = records.read(first_path)["stars"] if first_path else None
-    frames = [frame for _, frame in used]
-    model, results = registrations.register_session(
-        frames,
-        reference["lattice"]["stars"],
-        master,
-        model=model,
-        min_matches=min_matches,
-        max_residual_px=max_residual_px,
-    )
-    matched = sum(result["method"] != "none" for result in results)
-    if not matched and not first_path:
-        raise job.Stop(
-            "registration_failed",
-            f"no frame of {head['session']} could be matched with the reference {reference['lattice']['file']}: "
-            f"{results[0]['tries'][-1]['reason'] if results else 'no usable frame'}. Are the lights of one field?",
-        )
-    master = master or registrations.master_stars(frames, results)
+    all_frames = [(batch, record) for batch, batch_record in batches.items() for record in batch_record["frames"]]
+    used = [record for _, record in all_frames if record["status"] != "excluded"]
+    first = records.read(paths["first"]) if paths["first"] else None
+    frames = [
+        cascade.Frame(record, time, partial(luminance, Path(folder, record["name"]), head["bayer_pattern"]))
+        for record, time in zip(used, registrations.times(used), strict=True)
+    ]
+    targets = [("reference", cascade.arrays(lattice["stars"]))]
+    targets += [("first_session", cascade.arrays(first["stars"]))] if first else []
+    reference = {
+        "stars": lattice["stars"],
+        "shape": lattice["shape"],
+        "hint": lattice["hint"],
+        "aspect": lattice["pixel_aspect"],
+        "read": partial(luminance, Path(first_folder, lattice["file"]), lattice["bayer_pattern"]),
+    }
+    found = cascade.register(frames, targets, reference, head["shape"], **options)
+    check_whole(found["results"], first, head["session"], lattice["file"])
+    master = first["stars"] if first else found["stars"]
     points = np.column_stack([master["x"], master["y"]]).astype(float)
     entry_of = {
-        frame["name"]: registrations.as_record(frame, result, points, head["shape"])
-        for frame, result in zip(frames, results, strict=True)
+        record["name"]: registrations.as_record(record, result, points, found["distortion"], head["shape"])
+        for record, result in zip(used, found["results"], strict=True)
     }
+    unused = {"method": "none", "tries": [], "transform": None}
+    entries = []
+    for batch, record in all_frames:
+        own = {"file": record["name"], "session": head["session"], "batch": batch}
+        entries.append({key: record.get(key) for key in KEPT} | own | entry_of.get(record["name"], unused))
     records.write(
         out,
         {
-            **{
-                key: head[key]
-                for key in ("session", "shape", "colour_mode", "bayer_pattern", "channels", "saturation_adu")
-            },
-            "model": model,
+            **{key: head[key] for key in HEAD},
+            "model": found["model"],
+            "distortion": found["distortion"],
             "defects": registrations.defects_of(batches.values()),
             "stars": {key: rounded(values, 7) for key, values in master.items()},
-            "frames": [
-                {
-                    **{
-                        key: frame.get(key)
-                        for key in (
-                            "status",
-                            "reason",
-                            "exposure_s",
-                            "filter",
-                            "gain_e_adu",
-                            "date_obs",
-                            "sha256",
-                            "index",
-                        )
-                    },
-                    "file": frame["name"],
-                    "session": head["session"],
-                    "batch": batch,
-                    **entry_of.get(frame["name"], {"method": "none", "tries": [], "transform": None}),
-                }
-                for batch, frame in all_frames
-            ],
+            "frames": entries,
         },
     )
 
 
+def check_whole(results, first, session, reference):
+    """Stop where no frame but the reference has a place: then the lights are not of one field, or show no stars."""
+    placed = sum("transform" in result for result in results)
+    if placed >= min(2, len(results)) or (first and not results):
+        return
+    reasons = {t["reason"] for result in results if "transform" not in result for t in result["tries"][-1:]}
+    raise job.Stop(
+        "registration_failed",
+        f"{placed} of {len(results)} frames of {session} could be placed on the reference {reference}: "
+        f"{'; '.join(sorted(reasons)[:3]) or 'no usable frame'}. Are the lights of one field, and in focus?",
+    )
+
+
+def luminance(path, pattern):
+    """Luminance of a light on its own pixels; read only where a frame has no stars to go by."""
+    from tilestack import lights, stars
+
+    image, _ = lights.read(path)
+    proxy, scale = stars.luminance(image, pattern)
+    return np.repeat(np.repeat(proxy, scale, 0), scale, 1)
+
+
 if __name__ == "__main__":
     with job.started(snakemake):
+        inputs, params = snakemake.input, snakemake.params
+        paths = {
+            "reference": inputs.reference,
+            "stars": dict(zip(params.batches, inputs.stars, strict=True)),
+            "first": next(iter(inputs.get("first", [])), None),
+        }
         registration(
-            snakemake.input.reference,
-            dict(zip(snakemake.params.batches, snakemake.input.stars, strict=True)),
-            next(iter(snakemake.input.get("first", [])), None),
+            paths,
             snakemake.output[0],
-            model=snakemake.params.model,
-            min_matches=snakemake.params.min_matches,
-            max_residual_px=snakemake.params.max_residual_px,
+            folder=params.folder,
+            first_folder=params.first_folder,
+            model=params.model,
+            min_matches=params.min_matches,
+            max_residual_px=params.max_residual_px,
         )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tilestack import bayer, files, geometry, lights
+from tilestack import bayer, distortion, files, geometry, lights
 from tilestack.kernels import prewarp as kernel
 from tilestack.lattice import bilinear, filled, mesh_centres
 from tilestack.records import rounded
@@ -20,7 +20,7 @@ def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
     frames : list of dict
         Entries of the registration record with a transform.
     session : dict
-        Registration record: ``bayer_pattern``, ``saturation_adu``, ``defects``.
+        Registration record: ``bayer_pattern``, ``saturation_adu``, ``defects``, ``distortion``.
     lattice : dict
         ``shape``, ``bayer_pattern``, ``mesh_px`` of the lattice.
     path : path
@@ -75,11 +75,13 @@ def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
     if cosmetic:
         defects = session["defects"]
         kernel.replace_defects(image, np.column_stack([defects["y"], defects["x"]]), 2 if mosaic else 1)
-    near = kernel.saturation_map(image, session["saturation_adu"])
+    stretch = float(1 / np.sqrt(geometry.area_scale(transform)))
+    lens = distortion.as_array(session["distortion"])
     raw_noise = kernel.noise_mesh(image, cell, lattice["mesh_px"])
     planes, plane_of, step, offsets = _planes(image, cell, lattice_cell, cfa)
+    near = kernel.saturation_map(image, session["saturation_adu"], kernel.kernel_reach(stretch, step))
     to_frame = geometry.inverse(transform)
-    warped, saturated = kernel.warp(planes, plane_of, step, offsets, near, to_frame, box)
+    warped, saturated = kernel.warp(planes, plane_of, step, offsets, near, to_frame, box, lens=lens, stretch=stretch)
     origin, sky, pixel_noise = kernel.sky_mesh(warped, lattice_cell, box[0], box[1], lattice["mesh_px"])
     noise = _on_lattice_mesh(raw_noise, to_frame, origin, sky.shape[1:], lattice["mesh_px"])
     known = np.isfinite(warped)

@@ -81,7 +81,7 @@ def choose(batches, wanted, other):
         if (grid["bayer_pattern"] is None) != (head["bayer_pattern"] is None):
             raise Stop("mixed_colour_modes", f"{wanted!r} and this run are not both mono or both colour")
     else:
-        columns = ("x", "y", "position_error")
+        columns = ("x", "y", "position_error", "flux")
         grid = {
             "file": best["file"],
             "session": head["session"],
@@ -89,6 +89,8 @@ def choose(batches, wanted, other):
             "bayer_pattern": head["bayer_pattern"],
             "channels": head["channels"],
             "mesh_px": lattice.mesh_px(head["shape"]),
+            "hint": frame["hint"],
+            "pixel_aspect": frame["pixel_aspect"],
             "stars": {key: frame["stars"][key] for key in columns},
         }
     widths = [s["fwhm_px"] for s in scored if np.isfinite(s["fwhm_px"])]

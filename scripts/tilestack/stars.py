@@ -10,6 +10,10 @@ from tilestack.kernels import detection
 MESH = 64
 # A detection much narrower than the stars of its frame is a hot pixel or a cosmic ray.
 NARROWEST = 0.5
+# With fewer detections the limit goes down, step by step: clouds and poor fields.
+FEW_STARS, FAINTER_SIGMAS = 20, (3.0, 2.5)
+# Median ratio of the axes from which stars are trails.
+TRAIL_ELONGATION = 2.0
 # Pixels behind the level and the noise of a channel: these are then known to 0.5 % of the noise.
 SAMPLE = 50_000
 # Radius of the aperture in FWHM of the frame. Beyond it a Moffat profile of beta 2.6 has 0.9 % of its flux, one of 3.8
@@ -54,6 +58,35 @@ def sky_noise(image, pattern):
     return np.array(level), np.array(noise)
 
 
+def detect(proxy, sigma):
+    """Detections on a luminance proxy, brightest first; with a lower limit where the usual one finds few.
+
+    Parameters
+    ----------
+    proxy : (h, w) float32 array
+        NaN marks no data.
+    sigma : float
+        Detection limit in standard deviations of the smoothed sky.
+
+    Returns
+    -------
+    found : structured array
+        As from ``sep.extract``.
+    sigma : float
+        The limit that was used.
+    """
+    mask = np.isnan(proxy)
+    masked = mask if mask.any() else None
+    proxy = np.ascontiguousarray(np.where(mask, 0, proxy) if mask.any() else proxy, dtype=np.float32)
+    sky = sep.Background(proxy, mask=masked, bw=MESH, bh=MESH, fw=3, fh=3)
+    flat = proxy - sky.back(dtype=np.float32)
+    for limit in (sigma, *(fainter for fainter in FAINTER_SIGMAS if fainter < sigma)):
+        found = sep.extract(flat, limit, err=sky.globalrms, mask=masked, minarea=3)
+        if len(found) >= FEW_STARS:
+            break
+    return found[np.argsort(-found["flux"], kind="stable")], limit
+
+
 def find(image, pattern, *, sigma, max_stars, saturation):
     """Find and measure the stars of a raw light.
 
@@ -72,33 +105,41 @@ def find(image, pattern, *, sigma, max_stars, saturation):
     Returns
     -------
     dict
-        ``n_detected``; ``level`` and ``noise`` by channel; and by star, brightest first, ``x``, ``y`` (0 is the centre
-        of the first pixel), ``position_error``, ``fwhm``, ``fwhm_error``, ``elongation``, ``angle`` (radians from x
-        to y), ``peak``, ``flags`` (``kernels.detection``), ``flux`` and ``flux_error`` ((n, c) arrays, ADU) of the
-        fit, and ``aperture_flux`` ((n, c)) within APERTURE times the FWHM of the frame, NaN near the rim.
+        ``n_detected``; ``sigma`` (limit that was used); ``trailed``; ``level`` and ``noise`` by channel; and by star,
+        brightest first, ``x``, ``y`` (0 is the centre of the first pixel), ``position_error``, ``fwhm``,
+        ``fwhm_error``, ``elongation``, ``angle`` (radians from x to y), ``peak``, ``flags`` (``kernels.detection``),
+        ``flux`` and ``flux_error`` ((n, c) arrays, ADU) of the fit, and ``aperture_flux`` ((n, c)) within APERTURE
+        times the FWHM of the frame, NaN near the rim. Of a frame whose stars are trails, positions are their middles
+        and fluxes those of apertures around the whole trail.
     """
     level, noise = sky_noise(image, pattern)
     if not (noise > 0).all():
         raise ValueError(f"the noise of the light must be positive in each channel, got {noise} ADU")
     proxy, scale = luminance(image, pattern)
-    mask = np.isnan(proxy)
-    proxy = np.where(mask, 0, proxy) if mask.any() else proxy
-    proxy = np.ascontiguousarray(proxy, dtype=np.float32)
-    sky = sep.Background(proxy, mask=mask if mask.any() else None, bw=MESH, bh=MESH, fw=3, fh=3)
-    found = sep.extract(
-        proxy - sky.back(dtype=np.float32), sigma, err=sky.globalrms, mask=mask if mask.any() else None, minarea=3
-    )
-    found = found[np.argsort(-found["flux"], kind="stable")]
+    found, used_sigma = detect(proxy, sigma)
     n_detected, found = len(found), found[:max_stars]
-    start = np.empty((len(found), 3))
-    start[:, 0] = scale * found["x"] + (scale - 1) / 2
-    start[:, 1] = scale * found["y"] + (scale - 1) / 2
-    start[:, 2] = np.clip(scale * 2.355 * np.sqrt(found["a"] * found["b"]), 1.5, 20)
-    # The isophotes of faint and of blended stars say little about the width: start all from the typical one.
-    start[:, 2] = np.clip(start[:, 2], None, 1.5 * np.median(start[:, 2])) if len(start) else start[:, 2]
-    limit = np.inf if saturation is None else saturation
+    centre = np.column_stack([found["x"], found["y"]]) * scale + (scale - 1) / 2
     cell = bayer.channel_cell(pattern)
-    table = detection.fit_stars(image, cell, noise, start, limit)
+    bright = found[: max(len(found) // 2, 10)]
+    trailed = len(bright) >= 5 and np.median(bright["a"] / np.maximum(bright["b"], 1e-3)) > TRAIL_ELONGATION
+    measure = _trails if trailed else _profiles
+    return {
+        "n_detected": n_detected,
+        "sigma": used_sigma,
+        "trailed": bool(trailed),
+        "level": level,
+        "noise": noise,
+        **measure(image, cell, noise, found, centre, scale, saturation),
+    }
+
+
+def _profiles(image, cell, noise, found, centre, scale, saturation):
+    """Stars by fits of their profile."""
+    width = np.clip(scale * 2.355 * np.sqrt(found["a"] * found["b"]), 1.5, 20)
+    # The isophotes of faint and of blended stars say little about the width: start all from the typical one.
+    width = np.clip(width, None, 1.5 * np.median(width)) if len(width) else width
+    limit = np.inf if saturation is None else saturation
+    table = detection.fit_stars(image, cell, noise, np.column_stack([centre, width]), limit)
     column = dict(zip(detection.COLUMNS, table.T, strict=False))
     flux, error = table[:, 7 : 7 + len(noise)], table[:, 7 + len(noise) :]
     with np.errstate(invalid="ignore"):
@@ -111,9 +152,6 @@ def find(image, pattern, *, sigma, max_stars, saturation):
     order = np.flatnonzero(good)
     order = order[np.argsort(-flux[order].sum(1), kind="stable")]
     return {
-        "n_detected": n_detected,
-        "level": level,
-        "noise": noise,
         **{name: values[order] for name, values in column.items()},
         "elongation": (found["a"] / np.maximum(found["b"], 1e-3))[order],
         "angle": found["theta"][order],
@@ -121,3 +159,39 @@ def find(image, pattern, *, sigma, max_stars, saturation):
         "flux_error": error[order],
         "aperture_flux": aperture[order],
     }
+
+
+def _trails(image, cell, noise, found, centre, scale, saturation):
+    """Stars that are trails: their middles by moments, their fluxes by apertures."""
+    length = scale * 2.355 * found["a"]
+    radius = float(np.clip(1.5 * np.median(length), 4, 40))
+    flux = detection.aperture_fluxes(image, cell, centre, radius)
+    n_pixels = np.pi * radius**2
+    error = np.broadcast_to(noise * np.sqrt(n_pixels / _share(cell)), flux.shape)
+    with np.errstate(invalid="ignore"):
+        snr = flux.sum(1) / np.sqrt((error**2).sum(1))
+        order = np.flatnonzero(snr > 3)
+    order = order[np.argsort(-flux[order].sum(1), kind="stable")]
+    across = scale * 2.355 * np.sqrt(found["a"] * found["b"])
+    flags = np.zeros(len(found))
+    if saturation is not None:
+        flags[found["peak"] >= saturation] = detection.SATURATED
+    return {
+        "x": centre[order, 0],
+        "y": centre[order, 1],
+        "position_error": (length / 2.355 / snr)[order],
+        "fwhm": across[order],
+        "fwhm_error": (across / snr)[order],
+        "peak": found["peak"][order].astype(float),
+        "flags": flags[order],
+        "elongation": (found["a"] / np.maximum(found["b"], 1e-3))[order],
+        "angle": found["theta"][order],
+        "flux": flux[order],
+        "flux_error": error[order],
+        "aperture_flux": flux[order],
+    }
+
+
+def _share(cell):
+    """Share of each channel among the pixels."""
+    return np.bincount(cell.ravel()) / 4

@@ -189,6 +189,68 @@ def _count_near(moving, fixed, transform, tolerance):
     return count
 
 
+def pair_transform(moving, fixed, *, tolerance, scale_range, parity):
+    """Find the similarity between two short star lists from pairs of stars of the same distance.
+
+    Parameters
+    ----------
+    moving, fixed : (n, 2), (m, 2) float64 arrays, pixels
+        x and y; at least 2 each.
+    tolerance : float, pixels
+        Distance in ``fixed`` within which two stars count as one.
+    scale_range : (float, float)
+        Allowed scale from ``moving`` to ``fixed``.
+    parity : int
+        1, or -1 for a mirrored frame.
+
+    Returns
+    -------
+    transform : (2, 3) float64 array
+        That with most stars near one of ``fixed``; NaN where no pair agrees.
+    n_near : int
+    n_trials : int
+        Transforms that were tried: how often chance had its chance.
+    """
+    for name, stars in (("moving", moving), ("fixed", fixed)):
+        if stars.ndim != 2 or stars.shape[1] != 2 or len(stars) < 2:
+            raise ValueError(f"{name} must be (n, 2) with n >= 2, got shape {stars.shape}")
+    if parity not in (1, -1) or not 0 < scale_range[0] < scale_range[1]:
+        raise ValueError(f"need parity 1 or -1 and a rising scale range, got {parity} and {scale_range}")
+    moving, fixed = (np.ascontiguousarray(stars, dtype=float) for stars in (moving, fixed))
+    return _pair_transform(moving, fixed, float(tolerance), float(scale_range[0]), float(scale_range[1]), float(parity))
+
+
+@njit(cache=True, fastmath={"contract"})
+def _pair_transform(moving, fixed, tolerance, low, high, parity):
+    best, best_near, n_trials = np.full((2, 3), np.nan), 0, 0
+    transform = np.empty((2, 3))
+    for i in range(len(moving)):
+        for j in range(i + 1, len(moving)):
+            dx, dy = moving[j, 0] - moving[i, 0], moving[j, 1] - moving[i, 1]
+            length = math.hypot(dx, dy)
+            # A short pair turns the frame by the errors of its stars over its length.
+            if length < 20 * tolerance:
+                continue
+            for k in range(len(fixed)):
+                for m in range(len(fixed)):
+                    ex, ey = fixed[m, 0] - fixed[k, 0], fixed[m, 1] - fixed[k, 1]
+                    scale = math.hypot(ex, ey) / length
+                    if m == k or scale < low or scale > high:
+                        continue
+                    n_trials += 1
+                    # (a, -p b; b, p a) takes (dx, dy) to (ex, ey).
+                    a = (ex * dx + parity * ey * dy) / (length * length)
+                    b = (ey * dx - parity * ex * dy) / (length * length)
+                    transform[0, 0], transform[0, 1] = a, -parity * b
+                    transform[1, 0], transform[1, 1] = b, parity * a
+                    transform[0, 2] = fixed[k, 0] - a * moving[i, 0] + parity * b * moving[i, 1]
+                    transform[1, 2] = fixed[k, 1] - b * moving[i, 0] - parity * a * moving[i, 1]
+                    near = _count_near(moving, fixed, transform, tolerance)
+                    if near > best_near:
+                        best, best_near = transform.copy(), near
+    return best, best_near, n_trials
+
+
 def nearest_pairs(moving, fixed, reach):
     """Mutual nearest neighbours of two lists in one frame.
 

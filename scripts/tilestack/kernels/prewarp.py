@@ -14,6 +14,10 @@ CELL_SAMPLE = 2000
 FAR_PX = 8
 # Standard deviation of a normal distribution that is cut off at 3 sigma.
 CUT_AT_3 = 0.98658
+# The kernel is stretched where a lattice pixel holds so many pixels of the frame along an axis, or more.
+LEAST_STRETCH = 1.05
+# A transform that a shift replaces to this in the corners is done as a shift: a tenth of a good centroid error.
+SHIFT_TOLERANCE_PX = 0.005
 # What a resampled pixel stands near to.
 CLEAR, TOUCHES_SATURATED, SATURATED = 0, 1, 2
 
@@ -128,38 +132,45 @@ def _demosaic(raw, cell):
     return planes
 
 
-def saturation_map(raw, saturation):
+def saturation_map(raw, saturation, reach=3):
     """Where a resampled pixel has saturated raw pixels near it.
 
     Parameters
     ----------
     raw : (h, w) float32 array, ADU
     saturation : float or None, ADU
+    reach : int
+        Raw pixels to each side that the kernel covers.
 
     Returns
     -------
     (h, w) uint8 array
         Indexed by the raw pixel below a position: SATURATED where one of the four pixels around the position is,
-        TOUCHES_SATURATED where one of the 6x6 under the kernel is, else CLEAR.
+        TOUCHES_SATURATED where one under the kernel is, else CLEAR.
     """
     near = np.zeros(raw.shape, np.uint8)
     if saturation is not None:
         ys, xs = np.nonzero(raw >= saturation)
-        _mark_saturated(near, ys, xs)
+        _mark_saturated(near, ys, xs, reach)
     return near
 
 
 @njit(cache=True)
-def _mark_saturated(near, ys, xs):
+def _mark_saturated(near, ys, xs, reach):
     h, w = near.shape
-    for reach_low, reach_high, mark in ((3, 2, TOUCHES_SATURATED), (1, 0, SATURATED)):
+    for reach_low, reach_high, mark in ((reach, reach - 1, TOUCHES_SATURATED), (1, 0, SATURATED)):
         for k in range(len(ys)):
             for y in range(max(ys[k] - reach_low, 0), min(ys[k] + reach_high, h - 1) + 1):
                 for x in range(max(xs[k] - reach_low, 0), min(xs[k] + reach_high, w - 1) + 1):
                     near[y, x] = mark
 
 
-def warp(planes, plane_of, step, offsets, near, to_frame, box):
+def kernel_reach(stretch, step):
+    """Raw pixels to each side that the kernel covers."""
+    return math.ceil(3 * (stretch if stretch > LEAST_STRETCH else 1.0)) * step
+
+
+def warp(planes, plane_of, step, offsets, near, to_frame, box, *, lens=None, stretch=1.0):
     """Resample a frame onto a box of the lattice with the Lanczos-3 kernel.
 
     Parameters
@@ -178,6 +189,12 @@ def warp(planes, plane_of, step, offsets, near, to_frame, box):
         Maps (x, y, 1) of the lattice to (x, y) of the raw frame.
     box : (int, int, int, int)
         y0, x0, rows, columns of the lattice.
+    lens : (9, 2) float64 array, optional
+        Distortion of the frame: its length (twice), its centre x, y over that length, and pixels in x and y for u^2,
+        u v, v^2, u^3, u^2 v, u v^2, v^3 of u, v = x, y over the length less the centre (``distortion``).
+    stretch : float
+        Pixels of the frame per lattice pixel and axis. Above LEAST_STRETCH the kernel is stretched by it, so that
+        detail too fine for the lattice does not come back as false detail.
 
     Returns
     -------
@@ -190,68 +207,223 @@ def warp(planes, plane_of, step, offsets, near, to_frame, box):
     Notes
     -----
     Values are held to the range of the pixels under the kernel only where it touches a saturated pixel, so that the
-    ringing of a clipped core stays out; everywhere else that would change the flux of stars by 0.1-0.4 %.
+    ringing of a clipped core stays out; everywhere else that would change the flux of stars by 0.1-0.4 %. A transform
+    that is a shift, to SHIFT_TOLERANCE_PX in the corners of the box, is done as one along each axis.
     """
     if planes.ndim != 3 or planes.dtype != np.float32 or offsets.shape != (len(planes), 2):
         raise ValueError(
             f"need (p, h, w) float32 planes with p offsets, got {planes.dtype} {planes.shape}, {offsets.shape}"
         )
     y0, x0, rows, columns = box
-    image = np.empty((rows, columns), np.float32)
+    to_frame = np.array(to_frame, float)
+    image = np.full((rows, columns), np.nan, np.float32)
     saturated = np.zeros((rows, columns), np.bool_)
-    _warp(planes, plane_of, float(step), offsets, near, np.asarray(to_frame, float), y0, x0, TABLE, image, saturated)
+    shift = np.abs(to_frame[:, :2] - np.eye(2)).sum() * max(rows, columns) < SHIFT_TOLERANCE_PX
+    reach = 3.0 * stretch if stretch > LEAST_STRETCH else 3.0
+    if stretch > LEAST_STRETCH:
+        _warp_stretched(planes, plane_of, step, offsets, to_frame, lens, y0, x0, float(stretch), image)
+    elif shift and lens is None and step == 1:
+        middle = np.array([x0 + (columns - 1) / 2, y0 + (rows - 1) / 2])
+        dx, dy = to_frame @ [*middle, 1.0] - middle
+        to_frame = np.array([[1.0, 0.0, dx], [0.0, 1.0, dy]])
+        _warp_shifted(planes, plane_of, float(dx), float(dy), y0, x0, TABLE, image)
+    else:
+        _warp(planes, plane_of, step, offsets, to_frame, lens, y0, x0, TABLE, image)
+    _hold_saturated(planes, plane_of, step, offsets, near, to_frame, lens, y0, x0, reach, image, saturated)
     return image, saturated
 
 
+@njit(fastmath={"contract"})
+def _in_frame(to_frame, lens, x, y):
+    """Place in the raw frame of a lattice position."""
+    u = to_frame[0, 0] * x + to_frame[0, 1] * y + to_frame[0, 2]
+    v = to_frame[1, 0] * x + to_frame[1, 1] * y + to_frame[1, 2]
+    if lens is None:
+        return u, v
+    # The polynomial takes raw positions to straight ones: going back, twice round is good to 1e-3 px.
+    px, py = u, v
+    for _ in range(2):
+        a, b = px / lens[0, 0] - lens[1, 0], py / lens[0, 0] - lens[1, 1]
+        dx = dy = 0.0
+        powers = (a * a, a * b, b * b, a * a * a, a * a * b, a * b * b, b * b * b)
+        for k in range(7):
+            dx += powers[k] * lens[2 + k, 0]
+            dy += powers[k] * lens[2 + k, 1]
+        px, py = u - dx, v - dy
+    return px, py
+
+
 @njit(cache=True, parallel=True, fastmath={"contract"})
-def _warp(planes, plane_of, step, offsets, near, to_frame, y0, x0, table, image, saturated):
+def _warp(planes, plane_of, step, offsets, to_frame, lens, y0, x0, table, image):
+    rows, columns = image.shape
+    for j in prange(rows):
+        across = plane_of[(y0 + j) % 2]
+        pace = 1 if across[0] == across[1] else 2
+        for parity in range(pace):  # one plane at a time: of a mosaic every other pixel of the row
+            p = across[(x0 + parity) % 2]
+            plane = planes[p]
+            hp, wp = plane.shape
+            # Transform to the pixels of the plane.
+            shrink = 1.0 / step
+            a, b, c = to_frame[0, 0] * shrink, to_frame[0, 1] * shrink, (to_frame[0, 2] - offsets[p, 1]) * shrink
+            d, e, f = to_frame[1, 0] * shrink, to_frame[1, 1] * shrink, (to_frame[1, 2] - offsets[p, 0]) * shrink
+            lattice_y = float(y0 + j)
+            for i in range(parity, columns, pace):
+                lattice_x = float(x0 + i)
+                if lens is None:
+                    u, v = a * lattice_x + b * lattice_y + c, d * lattice_x + e * lattice_y + f
+                else:
+                    x, y = _in_frame(to_frame, lens, lattice_x, lattice_y)
+                    u, v = (x - offsets[p, 1]) * shrink, (y - offsets[p, 0]) * shrink
+                if not (u >= 2.0 and v >= 2.0 and u < wp - 3 and v < hp - 3):
+                    # At the outermost pixels there is no kernel; on the grid itself none is needed.
+                    on_x, on_y = round(u), round(v)
+                    if abs(u - on_x) < 1e-6 and abs(v - on_y) < 1e-6 and 0 <= on_x < wp and 0 <= on_y < hp:
+                        image[j, i] = plane[on_y, on_x]
+                    continue
+                ix, iy = int(u), int(v)
+                px, py = int((u - ix) * N_PHASES + 0.5), int((v - iy) * N_PHASES + 0.5)
+                left = ix - 2
+                s0 = s1 = s2 = s3 = s4 = s5 = np.float32(0.0)
+                for m in range(TAPS):
+                    factor = table[py, m]
+                    line = plane[iy - 2 + m]
+                    s0 += factor * line[left]
+                    s1 += factor * line[left + 1]
+                    s2 += factor * line[left + 2]
+                    s3 += factor * line[left + 3]
+                    s4 += factor * line[left + 4]
+                    s5 += factor * line[left + 5]
+                total = table[px, 0] * s0 + table[px, 1] * s1 + table[px, 2] * s2
+                image[j, i] = total + (table[px, 3] * s3 + table[px, 4] * s4 + table[px, 5] * s5)
+
+
+@njit(cache=True, fastmath={"contract"})
+def _hold_saturated(planes, plane_of, step, offsets, near, to_frame, lens, y0, x0, reach, image, saturated):
+    """Mark the pixels on saturated raw ones, and hold those that have one under the kernel to its range."""
     rows, columns = image.shape
     _, hp, wp = planes.shape
     h, w = near.shape
+    # Lattice pixels that can lie above a raw pixel: within its image under the inverse of the linear part.
+    a, b, c, d = to_frame[0, 0], to_frame[0, 1], to_frame[1, 0], to_frame[1, 1]
+    area = a * d - b * c
+    across = int(math.ceil((abs(d) + abs(b)) / abs(area))) + (0 if lens is None else 4)
+    along = int(math.ceil((abs(a) + abs(c)) / abs(area))) + (0 if lens is None else 4)
+    for y in range(h):
+        for x in range(w):
+            if near[y, x] == CLEAR:
+                continue
+            u, v = x - to_frame[0, 2], y - to_frame[1, 2]
+            middle_x, middle_y = int((d * u - b * v) / area), int((a * v - c * u) / area)
+            for j in range(max(middle_y - along - 1 - y0, 0), min(middle_y + along + 2 - y0, rows)):
+                for i in range(max(middle_x - across - 1 - x0, 0), min(middle_x + across + 2 - x0, columns)):
+                    fx, fy = _in_frame(to_frame, lens, float(x0 + i), float(y0 + j))
+                    if np.isnan(image[j, i]) or int(math.floor(fx)) != x or int(math.floor(fy)) != y:
+                        continue
+                    p = plane_of[(y0 + j) % 2, (x0 + i) % 2]
+                    up, vp = (fx - offsets[p, 1]) / step, (fy - offsets[p, 0]) / step
+                    left, right = max(int(math.floor(up - reach)) + 1, 0), min(int(math.floor(up + reach)), wp - 1)
+                    bottom, top = max(int(math.floor(vp - reach)) + 1, 0), min(int(math.floor(vp + reach)), hp - 1)
+                    low, high = np.float32(np.inf), np.float32(-np.inf)
+                    for m in range(bottom, top + 1):
+                        for n in range(left, right + 1):
+                            low, high = min(low, planes[p, m, n]), max(high, planes[p, m, n])
+                    image[j, i] = min(max(image[j, i], low), high)
+                    saturated[j, i] = near[y, x] == SATURATED
+
+
+@njit(cache=True, parallel=True, fastmath={"contract"})
+def _warp_shifted(planes, plane_of, dx, dy, y0, x0, table, image):
+    rows, columns = image.shape
+    _, h, w = planes.shape
+    ix, iy = int(math.floor(dx)), int(math.floor(dy))
+    px, py = int((dx - ix) * N_PHASES + 0.5), int((dy - iy) * N_PHASES + 0.5)
+    # First and last column with the whole kernel in the frame; a shift by whole pixels needs none.
+    low = 0 if px == 0 else 2
+    high_x, high_y = (w if px == 0 else w - 3), (h if py == 0 else h - 3)
+    first, last = max(low - ix - x0, 0), min(high_x - ix - x0, columns)
     for j in prange(rows):
-        lattice_y = y0 + j
+        y = y0 + j + iy
+        if y < (0 if py == 0 else 2) or y >= high_y:
+            continue
+        column = np.empty(w, np.float32)
+        across = plane_of[(y0 + j) % 2]
+        for parity in range(2):
+            p = across[(x0 + parity) % 2]
+            if parity == 1 and p == across[x0 % 2]:
+                break
+            if py == 0:
+                column[:] = planes[p, y]
+            else:
+                w0, w1, w2 = table[py, 0], table[py, 1], table[py, 2]
+                w3, w4, w5 = table[py, 3], table[py, 4], table[py, 5]
+                r0, r1, r2 = planes[p, y - 2], planes[p, y - 1], planes[p, y]
+                r3, r4, r5 = planes[p, y + 1], planes[p, y + 2], planes[p, y + 3]
+                for x in range(w):
+                    column[x] = w0 * r0[x] + w1 * r1[x] + w2 * r2[x] + w3 * r3[x] + w4 * r4[x] + w5 * r5[x]
+            # Pixels of this plane's phase, or all where there is one plane.
+            pace = 1 if across[0] == across[1] else 2
+            start = first + (first + parity) % 2 if pace == 2 else first
+            if px == 0:
+                for i in range(start, last, pace):
+                    image[j, i] = column[x0 + i + ix]
+            else:
+                w0, w1, w2 = table[px, 0], table[px, 1], table[px, 2]
+                w3, w4, w5 = table[px, 3], table[px, 4], table[px, 5]
+                for i in range(start, last, pace):
+                    x = x0 + i + ix
+                    total = w0 * column[x - 2] + w1 * column[x - 1] + w2 * column[x]
+                    image[j, i] = total + (w3 * column[x + 1] + w4 * column[x + 2] + w5 * column[x + 3])
+
+
+@njit(cache=True, parallel=True, fastmath={"contract"})
+def _warp_stretched(planes, plane_of, step, offsets, to_frame, lens, y0, x0, stretch, image):
+    rows, columns = image.shape
+    _, hp, wp = planes.shape
+    reach = 3 * stretch
+    for j in prange(rows):
+        wx, wy = np.empty(64), np.empty(64)
         for i in range(columns):
-            lattice_x = x0 + i
-            x = to_frame[0, 0] * lattice_x + to_frame[0, 1] * lattice_y + to_frame[0, 2]
-            y = to_frame[1, 0] * lattice_x + to_frame[1, 1] * lattice_y + to_frame[1, 2]
-            image[j, i] = np.nan
-            # Outside by less than rounding is the rim itself.
-            if x < -1e-6 or y < -1e-6 or x > w - 1 + 1e-6 or y > h - 1 + 1e-6:
-                continue
-            p = plane_of[lattice_y % 2, lattice_x % 2]
+            x, y = _in_frame(to_frame, lens, x0 + i, y0 + j)
+            p = plane_of[(y0 + j) % 2, (x0 + i) % 2]
             u, v = (x - offsets[p, 1]) / step, (y - offsets[p, 0]) / step
-            ix, iy = int(math.floor(u)), int(math.floor(v))
-            if ix < 2 or iy < 2 or ix + 3 >= wp or iy + 3 >= hp:
-                # At the outermost pixels there is no kernel; on the grid itself none is needed.
-                if abs(u - round(u)) < 1e-6 and abs(v - round(v)) < 1e-6:
-                    image[j, i] = planes[p, min(max(round(v), 0), hp - 1), min(max(round(u), 0), wp - 1)]
-                    saturated[j, i] = near[min(max(round(y), 0), h - 1), min(max(round(x), 0), w - 1)] == SATURATED
+            left, right = int(math.ceil(u - reach)), int(math.floor(u + reach))
+            bottom, top = int(math.ceil(v - reach)), int(math.floor(v + reach))
+            if left < 0 or bottom < 0 or right >= wp or top >= hp:
                 continue
-            px, py = int((u - ix) * N_PHASES + 0.5), int((v - iy) * N_PHASES + 0.5)
-            a0, a1, a2 = table[px, 0], table[px, 1], table[px, 2]
-            a3, a4, a5 = table[px, 3], table[px, 4], table[px, 5]
-            left = ix - 2
-            total = np.float32(0.0)
-            for m in range(TAPS):
-                line = planes[p, iy - 2 + m]
-                total += table[py, m] * (
-                    a0 * line[left]
-                    + a1 * line[left + 1]
-                    + a2 * line[left + 2]
-                    + a3 * line[left + 3]
-                    + a4 * line[left + 4]
-                    + a5 * line[left + 5]
-                )
-            mark = near[min(int(y), h - 1), min(int(x), w - 1)]
-            if mark != CLEAR:
-                low, high = np.float32(np.inf), np.float32(-np.inf)
-                for m in range(TAPS):
-                    for n in range(TAPS):
-                        value = planes[p, iy - 2 + m, left + n]
-                        low, high = min(low, value), max(high, value)
-                total = min(max(total, low), high)
-                saturated[j, i] = mark == SATURATED
+            _stretched_weights(u, left, right, stretch, wx)
+            _stretched_weights(v, bottom, top, stretch, wy)
+            total = 0.0
+            for m in range(top - bottom + 1):
+                line, part = planes[p, bottom + m], 0.0
+                for n in range(right - left + 1):
+                    part += wx[n] * line[left + n]
+                total += wy[m] * part
             image[j, i] = total
+
+
+@njit(fastmath={"contract"})
+def _stretched_weights(place, first, last, stretch, weights):
+    """Weights of the stretched kernel on pixels first ... last: sum 1, and centre of mass at the place."""
+    n = last - first + 1
+    total = 0.0
+    for k in range(n):
+        t = abs(place - (first + k)) / stretch
+        if t < 1e-9:
+            weights[k] = 1.0
+        elif t < 3:
+            a, b = math.pi * t, math.pi * t / 3
+            weights[k] = math.sin(a) / a * (math.sin(b) / b)
+        else:
+            weights[k] = 0.0
+        total += weights[k]
+    centre = 0.0
+    for k in range(n):
+        weights[k] /= total
+        centre += weights[k] * (first + k)
+    inner = int(math.floor(place)) - first
+    weights[inner] -= place - centre
+    weights[inner + 1] += place - centre
 
 
 def sky_mesh(image, cell, y0, x0, mesh):
