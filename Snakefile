@@ -26,6 +26,7 @@ rule all:
         expand("<run>/outputs/{name}", name=PRODUCTS),
         expand("<run>/outputs/previews/{name}.png", name=["stacked", "stacked_rgb"]),
         expand("<run>/artifacts/{phase}.json", phase=ARTIFACTS),
+        REGISTERED,
 
 
 rule clean_work:

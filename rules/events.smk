@@ -18,7 +18,7 @@ PHASES = {  # name: its rules; the position is the phase number
     "NORMALIZATION": ["normalization", "template", "normalization_summary"],
     "GLOBAL_METRICS": ["global_metrics", "global_metrics_summary"],
     "TILE_GRID": ["tile_grid"],
-    "COMMON_OVERLAP": ["common_overlap"],
+    "COMMON_OVERLAP": ["common_overlap", "registered_frames"],
     "LOCAL_METRICS": ["local_metrics", "local_weights", "local_metrics_summary"],
     "TILE_RECONSTRUCTION": ["reconstruct_batch", "tile_reconstruction"],
     "STATE_CLUSTERING": [],

@@ -268,3 +268,28 @@ rule local_metrics_summary:
         code=code("local_metrics_summary.py"),
     script:
         "../scripts/local_metrics_summary.py"
+
+
+rule registered_frames:
+    """Write the aligned frames of a batch on the canvas of the run, where output.write_registered_frames asks for them."""
+    input:
+        image="<run>/work/prewarp/{session}/{batch}.fits",
+        record="<run>/work/prewarp/{session}/{batch}.json",
+        registration="<run>/work/registration/{session}.json",
+        overlap="<run>/artifacts/common_overlap.json",
+        channels="<run>/artifacts/channel_split.json",
+    output:
+        directory("<run>/outputs/registered/{session}/{batch}"),
+    log:
+        text="<run>/logs/registered_frames/{session}_{batch}.log",
+        reason="<run>/logs/registered_frames/{session}_{batch}.reason.json",
+    benchmark:
+        "<run>/benchmarks/registered_frames/{session}_{batch}.tsv"
+    conda:
+        "../envs/tilestack.yaml"
+    resources:
+        mem_mb=1000,
+    params:
+        code=code("registered_frames.py"),
+    script:
+        "../scripts/registered_frames.py"

@@ -157,3 +157,6 @@ def other_run(wildcards):
 
 DEMO = [] if config["input"] else ["<run>/lights"]
 N_BATCHES = {session: len(batches_of(session)) for session in SESSIONS}
+# Folders of aligned frames, where the user wants them.
+KEEP_REGISTERED = config["output"]["write_registered_frames"]
+REGISTERED = of_run("<run>/outputs/registered/{session}/{batch}") if KEEP_REGISTERED else []

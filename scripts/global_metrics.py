@@ -27,7 +27,9 @@ def global_metrics(normalization_path, registration_path, prewarp_paths, out, *,
     if quality_model == "zscore":
         weight = np.repeat(np.exp(score)[:, None], scale.shape[1], axis=1)
     else:
-        weight = weights.physical(scale, noise**2, fwhm[:, None], objective)
+        area, error = (records.array([f[key] for f in frames]) for key in ("area", "error_px"))
+        smeared = weights.smeared(fwhm, error)
+        weight = weights.physical(scale, noise**2 * area[:, None], smeared[:, None], objective)
     with np.errstate(divide="ignore", invalid="ignore"):
         weighted_fwhm = fwhm * n_stars.max(initial=0) / n_stars
     records.write(
@@ -41,9 +43,12 @@ def global_metrics(normalization_path, registration_path, prewarp_paths, out, *,
                 {
                     **{
                         key: frame[key]
-                        for key in ("file", "session", "batch", "index", "exposure_s", "scale", "scale_error")
+                        for key in ("file", "session", "batch", "index", "exposure_s", "area", "error_px", "scale")
                     },
-                    **{key: frame[key] for key in ("fwhm_px", "fwhm_error_px", "gradient_adu", "gradient_deg")},
+                    **{
+                        key: frame[key]
+                        for key in ("fwhm_px", "scale_error", "fwhm_error_px", "gradient_adu", "gradient_deg")
+                    },
                     "sky_adu": frame["sky_level_adu"],
                     "noise_adu": frame["noise_adu"],
                     "gradient_energy": rounded(energy[k]),

@@ -50,6 +50,8 @@ def normalization(paths, out, *, sky_model, sky_mesh_px):
                     "batch": frame["batch"],
                     "index": frame["index"],
                     "exposure_s": frame["exposure_s"],
+                    "area": frame["scale"] ** 2,
+                    "error_px": frame["error_px"],
                     "fwhm_px": rounded(fwhm[k]),
                     "fwhm_error_px": rounded(fwhm_error[k], 3),
                     "n_fwhm_stars": width_stars[k],

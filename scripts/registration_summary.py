@@ -18,7 +18,7 @@ def registration_summary(reference_path, session_paths, out):
     used = [frame for frame in frames if frame["status"] != "excluded"]
     methods = Counter(frame["method"] for frame in used)
     matched = [frame for frame in used if frame["method"] not in ("predicted", "none")]
-    residuals = [frame["residual_px"] for frame in matched]
+    residuals = [frame["residual_px"] for frame in matched if frame["residual_px"] is not None]
     summary = {
         "frames": len(used),
         "matched": len(matched),
@@ -37,7 +37,15 @@ def registration_summary(reference_path, session_paths, out):
             "reference_session": reference["lattice"]["session"],
             "photometric_reference": reference["photometric"]["file"],
             "methods": dict(methods),
-            "sessions": [{"session": s["session"], "model": s["model"], **motion(s["frames"])} for s in sessions],
+            "sessions": [
+                {
+                    "session": s["session"],
+                    "model": s["model"],
+                    "distortion": s["distortion"] is not None,
+                    **motion(s["frames"]),
+                }
+                for s in sessions
+            ],
             "frames": frames,
         },
     )

@@ -13,9 +13,10 @@ def frame_state(k, options):
     -------
     dict
         ``shift`` (y, x pixels) and ``angle`` (radians, from x to y): where the centre of the field stands in the
-        frame and how it is turned; ``fwhm_px``, ``beta``, ``elongation``, ``elongation_angle``, ``aureole``,
-        ``coma``, ``tilt`` and ``bumps`` of the profile; ``transparency``; ``cloud`` (null or its waves and its
-        front); ``sky`` over the first frame's; ``glow`` of the gradient; ``trails``; ``cosmics``.
+        frame and how it is turned; ``fwhm_px``, ``beta``, ``elongation``, ``elongation_angle``, ``aureole``, ``coma``,
+        ``tilt`` and ``bumps`` of the profile; ``transparency``; ``cloud`` (null or its waves and its front); ``sky``
+        over the first frame's; ``glow`` of the gradient; ``trails``; ``cosmics``; ``smear`` (null, or the trail that
+        each star is).
     """
     rng = np.random.default_rng([options.seed, 1, k])
     slow = np.random.default_rng([options.seed, 2, k // 4])  # what holds for four frames
@@ -48,6 +49,11 @@ def frame_state(k, options):
         "trails": _trails(rng, options),
         "cosmics": int(rng.poisson(options.height_px * options.width_px * 1.5e-6)),
     }
+    fault = np.random.default_rng([options.seed, 6, k])  # a stream of its own, so that faults change nothing else
+    if fault.uniform() < options.thick_cloud_share:
+        state["transparency"] *= 0.03
+    smear = {"length_px": options.smear_px, "angle": fault.uniform(0, np.pi)}
+    state["smear"] = smear if fault.uniform() < options.smear_share else None
     return state
 
 

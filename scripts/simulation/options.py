@@ -34,6 +34,8 @@ class Options:
     transparency_spread, cloud_share, trail_share, gradient : float
         Rms of the log transparency; shares of frames with cloud and with a trail; size of the sky gradient over the
         sky.
+    thick_cloud_share, smear_share, smear_px : float
+        Shares of frames that lose 97 % of their light, and whose stars are trails of so many pixels.
     rotation : bool
         Alt-azimuth field rotation.
     hot_share : float
@@ -67,6 +69,9 @@ class Options:
     cloud_share: float = 0.2
     trail_share: float = 0.15
     gradient: float = 0.12
+    thick_cloud_share: float = 0.0
+    smear_share: float = 0.0
+    smear_px: float = 10.0
     rotation: bool = True
     hot_share: float = 4e-4
     faint_stars: bool = True

@@ -86,6 +86,8 @@ class Series:
         back = np.linalg.inv(transform[:, :2])
         xy = (np.column_stack([group["x"], group["y"]]) - transform[:, 2]) @ back.T
         flux = group["flux"] * o.exposure_s
+        if state["smear"]:
+            xy, flux = _smeared(xy, flux, state["smear"])
         width = state["fwhm_px"] * self.field_width(state, xy)
         # As far as the aureole stands out: a hundredth of an electron a pixel.
         reach = np.clip((flux.max(1) * 0.03 * state["fwhm_px"] / 0.02) ** (1 / 3), 8, 160).astype(int)
@@ -148,6 +150,15 @@ class Series:
             "dead_pixels": np.array(self.dead).T,
             "frames": frames,
         }
+
+
+def _smeared(xy, flux, smear):
+    """Stars as rows of fainter ones along a trail."""
+    n = int(np.ceil(2 * smear["length_px"]))
+    along = (np.arange(n) + 0.5) / n - 0.5
+    step = smear["length_px"] * np.array([np.cos(smear["angle"]), np.sin(smear["angle"])])
+    places = xy[:, None] + along[None, :, None] * step
+    return places.reshape(-1, 2), np.repeat(flux / n, n, axis=0)
 
 
 def file_name(k):

@@ -14,6 +14,8 @@ from tilestack.starmatch import NoMatch
 N_WIDE_STARS = 60
 # A frame with this many stars that match nothing shows another field: it is not placed by prediction.
 MANY_STARS = 15
+# How far a scale of headers, or of the rest of the session, is believed.
+SCALE_HINT = 0.03
 # Scale between frames of one telescope; the session's own scale, for pairs.
 SAME_SCALE = 0.01
 # Stars that are looked for near where the prediction puts them.
@@ -70,12 +72,13 @@ def register(frames, targets, reference, shape, *, model, min_matches, max_resid
     """
     models = ("similarity", "affine") if model == "auto" else (model,)
     limits = {"min_matches": min_matches, "max_residual_px": max_residual_px}
-    found = [_by_triangles(frame, targets, reference["aspect"], models, limits) for frame in frames]
-    own = ("session", _rough_stars(frames, found))
-    if len(own[1]["x"]):
+    aspect = reference["aspect"]
+    found = [_by_triangles(f, targets, aspect, models, limits, _header_scale(f, reference)) for f in frames]
+    own, scale = _rough_session(frames, found)
+    if len(own["x"]):
         for k, frame in enumerate(frames):
             if not found[k]["by_model"]:
-                again = _by_triangles(frame, [own], reference["aspect"], models, limits)
+                again = _by_triangles(frame, [("session", own), *targets], aspect, models, limits, scale)
                 found[k] = again | {"tries": found[k]["tries"] + again["tries"]}
     # One model for the session: by Schwarz' criterion, summed over the frames that all models match.
     both = [result["by_model"] for result in found if len(result["by_model"]) == len(models)]
@@ -94,17 +97,24 @@ def register(frames, targets, reference, shape, *, model, min_matches, max_resid
     return {"model": taken, "distortion": lens, "stars": master_stars(frames, results, lens), "results": results}
 
 
-def _by_triangles(frame, targets, aspect, models, limits):
-    """The first target on which the triangles of a frame match, with the fit of each model that holds."""
+def _by_triangles(frame, targets, aspect, models, limits, scale=None):
+    """The first target on which the triangles of a frame match, with the fit of each model that holds.
+
+    A scale that is known beforehand, to SCALE_HINT, keeps chance agreements out; the last attempts do not believe it.
+    """
     tries = []
+    attempts = [(starmatch.N_TRIANGLE_STARS, starmatch.SCALE_RANGE), (N_WIDE_STARS, starmatch.SCALE_RANGE)]
+    if scale is not None:
+        near = (scale / (1 + SCALE_HINT), scale * (1 + SCALE_HINT))
+        attempts = [(starmatch.N_TRIANGLE_STARS, near), (N_WIDE_STARS, near), attempts[0]]
     for name, target in targets:
-        for n_stars in (starmatch.N_TRIANGLE_STARS, N_WIDE_STARS):
+        for n_stars, scale_range in attempts:
             if n_stars == N_WIDE_STARS and len(frame.stars["x"]) <= starmatch.N_TRIANGLE_STARS:
                 continue
             by_model = {}
             try:
                 start = starmatch.start_by_triangles(
-                    frame.stars, target, n_stars=n_stars, aspects=(frame.aspect, aspect)
+                    frame.stars, target, n_stars=n_stars, aspects=(frame.aspect, aspect), scale_range=scale_range
                 )
                 for model in models:
                     by_model[model] = starmatch.refine(start, frame.stars, target, model=model, **limits)
@@ -114,6 +124,12 @@ def _by_triangles(frame, targets, aspect, models, limits):
                 method = "trails" if frame.trailed else "triangles"
                 return {"method": method, "against": name, "tries": tries, "by_model": by_model}
     return {"method": "none", "tries": tries, "by_model": {}}
+
+
+def _header_scale(frame, reference):
+    """Scale of a frame to the lattice as both headers give it; None where one does not."""
+    ours, theirs = frame.hint["scale_arcsec"], reference["hint"]["scale_arcsec"]
+    return ours / theirs if ours and theirs else None
 
 
 def _with_model(result, model):
@@ -300,10 +316,11 @@ def _misfit(placed, course, shape):
     return None
 
 
-def _rough_stars(frames, found):
-    """Star list of the frames that match, under the first model that holds; empty of none."""
+def _rough_session(frames, found):
+    """Star list and scale of the frames that match, under the first model that holds; empty and None of none."""
     results = [_with_model(result, "similarity") for result in found]
-    return master_stars(frames, results, None)
+    scales = [geometry.area_scale(r["transform"]) ** 0.5 for r in results if "transform" in r]
+    return master_stars(frames, results, None), float(np.median(scales)) if scales else None
 
 
 def master_stars(frames, results, lens, reach=starmatch.LAST_REACH_PX, most=2000):

@@ -51,7 +51,8 @@ def score(read, used):
     scale, noise, weight = (records.array([f[key] for f in frames]).mean(1) for key in ("scale", "noise_adu", "weight"))
     fwhm = records.array([f["fwhm_px"] for f in frames])
     fwhm = np.where(np.isfinite(fwhm), fwhm, np.nanmedian(fwhm))
-    variance = noise**2 / scale**2
+    area = records.array([f["area"] for f in frames])
+    variance = noise**2 * area / scale**2
     by_weights, rejected = extended(weight, variance), read["reconstruction"]["rejected_share"]
     exposures = [f["exposure_s"] for f in used]
     live = sum(exposures) if all(exposures) else None

@@ -41,7 +41,10 @@ def make(measured, tiles, stride, whole, fits, reference_sky, *, objective, qual
         ln_t_error = np.where(total > 0, total**-0.5, np.nan)
     ln_t, tau2 = weights.shrunk(np.where(total > 0, ln_t, np.nan), ln_t_error)
     ln_fwhm, eps2 = weights.shrunk(measured["LN_FWHM"], measured["LN_FWHM_ERROR"])
-    noise = measured["NOISE"]
+    # Raw pixels of a finer scale are more to a lattice pixel: their noise counts by area.
+    area, error = (records.array([f[key] for f in whole]) for key in ("area", "error_px"))
+    noise = measured["NOISE"] * np.sqrt(area)[:, None, None, None]
+    typical = typical * np.sqrt(area)[:, None]
     # What a place has in all frames (a nebula, a corner) gains nothing: only what changes there from frame to frame.
     log_variance = 2 * np.log(noise / typical[:, :, None, None])
     beta2 = float(np.nanvar(log_variance - log_variance.mean(0))) if len(whole) > 1 else 0.0
@@ -58,7 +61,8 @@ def make(measured, tiles, stride, whole, fits, reference_sky, *, objective, qual
         weight = records.array([f["weight"] for f in whole]).reshape(shape)[:, :, None, None]
         weight = np.broadcast_to(weight, t.shape)
     else:
-        weight = weights.physical(t, noise**2, np.broadcast_to(width, t.shape), objective)
+        smeared = weights.smeared(width, error[:, None, None, None])
+        weight = weights.physical(t, noise**2, np.broadcast_to(smeared, t.shape), objective)
     fields = {
         "SCALE": t,
         "SKY": sky,

@@ -40,7 +40,7 @@ class Writer:
         self._context = replacing(self.path)
         self._stream = open(self._context.__enter__(), "wb")
         primary = fits.PrimaryHDU()
-        primary.header.update(_checked(self.cards))
+        primary.header.update(checked(self.cards))
         self._stream.write(primary.header.tostring().encode())
         return self
 
@@ -62,7 +62,7 @@ class Writer:
         header["NAXIS"] = len(shape)
         for axis, length in enumerate(reversed(shape), start=1):
             header.set(f"NAXIS{axis}", length, after=f"NAXIS{axis - 1}" if axis > 1 else "NAXIS")
-        header.update(_checked(dict(cards)))
+        header.update(checked(dict(cards)))
         self._stream.seek(0, os.SEEK_END)
         self._stream.write(header.tostring().encode())
         start = self._stream.tell()
@@ -92,7 +92,7 @@ class Writer:
         self._stream.write(data + b"\0" * (-len(data) % BLOCK))
 
 
-def _checked(cards):
+def checked(cards):
     """Cards with what FITS cannot hold left out: null values."""
     plain = {}
     for key, item in cards.items():

@@ -105,6 +105,8 @@ def suspicious(results, shape):
         one = told[k]
         around = [told[known[j]]["rotation_deg"] for j in (place - 1, place + 1) if 0 <= j < len(known)]
         turned = min(abs((one["rotation_deg"] - other + 180) % 360 - 180) for other in around)
+        if results[k]["residual_px"] < 1e-6:
+            continue  # the reference itself
         if one["parity"] != parity:
             reasons[k] = "mirrored against its session"
         elif abs(np.log(one["scale"] / typical["scale"])) > SCALE_TOLERANCE:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tilestack import geometry, photometry, robust, sky, weights
+from tilestack import distortion, geometry, photometry, robust, sky, weights
 from tilestack.lattice import mesh_centres
 
 # Stars that say something about the scale: no saturated, blended or cut ones, and this S/N in the channel.
@@ -45,7 +45,8 @@ def star_table(registration, stars):
         mine, theirs = (np.array(column, int) for column in frame["pairs"])
         transform = np.array(frame["transform"])
         area = geometry.area_scale(transform)
-        xy = geometry.apply(transform, np.column_stack([measured["x"], measured["y"]]).astype(float)[mine])
+        raw = np.column_stack([measured["x"], measured["y"]]).astype(float)[mine]
+        xy = geometry.apply(transform, distortion.straightened(raw, registration["distortion"]))
         parts["frame"].append(np.full(len(mine), k))
         parts["star"].append(theirs)
         for key in (*FLUXES, "fwhm", "fwhm_error"):

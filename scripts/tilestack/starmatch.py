@@ -33,7 +33,7 @@ def points_of(stars):
     return np.column_stack([np.asarray(stars["x"], float), np.asarray(stars["y"], float)])
 
 
-def start_by_triangles(moving, fixed, *, n_stars=N_TRIANGLE_STARS, aspects=(1.0, 1.0)):
+def start_by_triangles(moving, fixed, *, n_stars=N_TRIANGLE_STARS, aspects=(1.0, 1.0), scale_range=SCALE_RANGE):
     """A rough transform between two star lists, by triangles of their brightest stars.
 
     Parameters
@@ -44,6 +44,8 @@ def start_by_triangles(moving, fixed, *, n_stars=N_TRIANGLE_STARS, aspects=(1.0,
         Stars of each list that form triangles.
     aspects : (float, float)
         Height over width of the pixels of both lists: triangles are compared as they are in the sky.
+    scale_range : (float, float)
+        Allowed scale.
 
     Returns
     -------
@@ -62,7 +64,7 @@ def start_by_triangles(moving, fixed, *, n_stars=N_TRIANGLE_STARS, aspects=(1.0,
         geometry.apply(squeeze[1], points_of(fixed)[:n_stars]),
         tolerance=FIRST_REACH_PX,
         n_triples=N_TRIPLE_PAIRS,
-        scale_range=SCALE_RANGE,
+        scale_range=scale_range,
         most_stretch=MOST_STRETCH,
     )
     if n_near < 4:
@@ -146,7 +148,7 @@ def refine(start, moving, fixed, *, model, min_matches, max_residual_px, reach=F
     error = [np.hypot(stars["position_error"], FLOOR_PX / np.sqrt(2)) for stars in (moving, fixed)]
     name = "affine" if model == "affine" else "mirrored" if np.linalg.det(start[:, :2]) < 0 else "similarity"
     transform = start
-    for within in (reach, (reach + LAST_REACH_PX) / 2, 2.5, LAST_REACH_PX, LAST_REACH_PX):
+    for within in (reach, max(reach / 2, FIRST_REACH_PX), 2.5, LAST_REACH_PX, LAST_REACH_PX):
         pairs = matching.nearest_pairs(geometry.apply(transform, points), targets, within)
         if len(pairs) < max(min_matches, 3):
             raise NoMatch(
@@ -160,7 +162,7 @@ def refine(start, moving, fixed, *, model, min_matches, max_residual_px, reach=F
     if residual > max_residual_px:
         raise NoMatch(f"residual {residual:.2f} px exceeds {max_residual_px:g} px")
     expected = len(points) * len(targets) * np.pi * LAST_REACH_PX**2 / max(np.ptp(targets, axis=0).prod(), 1)
-    if n_kept < 3 + 5 * expected:
+    if n_kept <= 2 + 5 * expected:  # two stars always agree on a similarity
         raise NoMatch(f"{n_kept} matches, where chance gives {expected:.1f}")
     return {"transform": transform, "pairs": pairs[kept], "residual_px": residual, "criterion": criterion}
 

@@ -26,6 +26,11 @@ def physical(scale, variance, fwhm, objective):
     return scale**2 / variance * fwhm ** -EXPONENTS[objective]
 
 
+def smeared(fwhm, error_px):
+    """FWHM that a star gets where its frame is placed with an error of so many pixels (rms along each axis)."""
+    return np.sqrt(fwhm**2 + (2.355 * np.nan_to_num(error_px)) ** 2)
+
+
 def robust_z(values):
     """Standard scores by median and 1.4826 MAD, 0 where unknown; the MAD has a floor of 1e-3 of the median."""
     values = np.asarray(values, float)

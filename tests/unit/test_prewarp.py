@@ -3,7 +3,7 @@ import pytest
 from colour_demosaicing import demosaicing_CFA_Bayer_Malvar2004
 from scipy.ndimage import gaussian_filter
 
-from tilestack import bayer, geometry, prewarp
+from tilestack import bayer, distortion, geometry, prewarp
 from tilestack.kernels import prewarp as kernel
 
 MONO = np.zeros((2, 2), np.int64)
@@ -16,13 +16,16 @@ def turned(angle_deg, shift=(0.0, 0.0), scale=1.0, size=200):
     return np.column_stack([matrix, centre - matrix @ centre + shift])
 
 
-def warp(image, transform, pattern=None, cfa="demosaic", lattice_pattern=None, saturation=None):
+def warp(image, transform, pattern=None, cfa="demosaic", lattice_pattern=None, saturation=None, lens=None):
     """Warp by the transform frame -> lattice, as the phase does."""
+    stretch = 1 / np.sqrt(geometry.area_scale(transform))
     cell, lattice_cell = bayer.channel_cell(pattern), bayer.channel_cell(lattice_pattern or pattern)
     box = geometry.footprint_box(transform, image.shape, even=pattern is not None)
     planes, plane_of, step, offsets = prewarp._planes(image, cell, lattice_cell, cfa)
-    near = kernel.saturation_map(image, saturation)
-    warped, saturated = kernel.warp(planes, plane_of, step, offsets, near, geometry.inverse(transform), box)
+    near = kernel.saturation_map(image, saturation, kernel.kernel_reach(stretch, step))
+    back = geometry.inverse(transform)
+    array = distortion.as_array(lens)
+    warped, saturated = kernel.warp(planes, plane_of, step, offsets, near, back, box, lens=array, stretch=stretch)
     return warped, saturated, box
 
 
@@ -115,6 +118,94 @@ def test_warp__keeps_surface_brightness_and_flux(angle):
         assert light.sum() == pytest.approx(flux, rel=5e-4)
         assert (light * (ii + x0)).sum() / light.sum() == pytest.approx(cx, abs=0.005)
         assert (light * (jj + y0)).sum() / light.sum() == pytest.approx(cy, abs=0.005)
+
+
+@pytest.mark.parametrize("pattern", [None, "GRBG"])
+@pytest.mark.parametrize("shift", [(3.3, -2.6), (0.5, 0.0), (0.0, 7.25)])
+def test_warp__a_shift_equals_the_general_way(pattern, shift):
+    image = np.random.default_rng(6).normal(100, 10, (90, 110)).astype(np.float32)
+    image[40:43, 50:53] = 70000
+    one = np.array([[1, 0, shift[1]], [0, 1, shift[0]]])
+    # Turned by 1e-4: 0.005 px at the rim, too much to be taken for a shift.
+    other = one + np.array([[0, -1e-4, 0], [1e-4, 0, 0]])
+    (a, sa, box), (b, sb, other_box) = (warp(image, t, pattern, saturation=65000) for t in (one, other))
+    h, w = min(box[2], other_box[2]), min(box[3], other_box[3])
+    a, b = (
+        part[box_y : box_y + h - 4, box_x : box_x + w - 4] for part, box_y, box_x in ((a, box[0] * 0, 0), (b, 0, 0))
+    )
+    dy, dx = other_box[0] - box[0], other_box[1] - box[1]
+    assert abs(dy) <= 2 and abs(dx) <= 2
+    a = a[max(dy, 0) : a.shape[0] + min(dy, 0), max(dx, 0) : a.shape[1] + min(dx, 0)]
+    b = b[max(-dy, 0) : b.shape[0] + min(-dy, 0), max(-dx, 0) : b.shape[1] + min(-dx, 0)]
+    both = np.isfinite(a) & np.isfinite(b)
+    assert both.mean() > 0.8
+    assert np.abs(a - b)[both].max() < 0.01 * 70000 and np.median(np.abs(a - b)[both]) < 0.1
+    assert sa.sum() == sb.sum() > 8
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.7, 1.4, 2.0])
+@pytest.mark.parametrize("angle", [0, 33])
+def test_warp__other_scales_keep_flux_and_bring_no_false_detail(scale, angle):
+    """Scale of the lattice over the frame: below 1 the frame's pixels are finer."""
+    y, x = np.mgrid[:240, :240]
+    fwhm = 2.6 / min(scale, 1)
+    image = np.zeros((240, 240))
+    for cx, cy, flux in ((90.3, 100.8, 1e5), (150.1, 140.6, 5e4)):
+        s2 = (fwhm / 2.355) ** 2
+        image += flux / (2 * np.pi * s2) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * s2))
+    stripes = 50 * np.cos(np.pi * x)  # the finest detail of the frame
+    transform = turned(angle, (1.3, 2.4), scale, size=240)
+    plain, _, (y0, x0, h, w) = warp((image + 20).astype(np.float32), transform)
+    striped, _, _ = warp((image + 20 + stripes).astype(np.float32), transform)
+    jj, ii = np.mgrid[:h, :w]
+    for cx, cy, flux in ((90.3, 100.8, 1e5), (150.1, 140.6, 5e4)):
+        px, py = geometry.apply(transform, np.array([[cx, cy]]))[0]
+        near = np.hypot(ii + x0 - px, jj + y0 - py) < 12 * max(scale, 1)
+        light = np.where(near, plain - 20, 0)
+        assert np.isfinite(light).all()
+        assert light.sum() == pytest.approx(flux * scale**2, rel=2e-3)  # surface brightness times the lattice's area
+        assert (light * (ii + x0)).sum() / light.sum() == pytest.approx(px, abs=0.01)
+    if scale <= 0.7:
+        known = np.isfinite(striped)
+        assert np.abs(striped - plain)[known].max() < 50 * (0.02 if scale == 0.5 else 0.2)
+
+
+def test_warp__takes_a_distortion_out():
+    rng = np.random.default_rng(7)
+    lens = {"centre": [99.5, 99.5], "length": 100.0, "coefficients": rng.normal(0, 1.5, (7, 2)).tolist()}
+    y, x = np.mgrid[:200, :200]
+    image, true = np.zeros((200, 200)), []
+    for cx, cy in rng.uniform(30, 170, (12, 2)):
+        image += 1e4 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 4)
+        true.append([cx, cy])
+    transform = turned(20, (4.4, 5.5))
+    warped, _, (y0, x0, h, w) = warp(image.astype(np.float32), transform, lens=lens)
+    expected = geometry.apply(transform, distortion.straightened(np.array(true), lens))
+    jj, ii = np.mgrid[:h, :w]
+    light = np.nan_to_num(warped)
+    for px, py in expected:
+        near = np.hypot(ii + x0 - px, jj + y0 - py) < 4
+        part = light * near
+        assert (part * (ii + x0)).sum() / part.sum() == pytest.approx(px, abs=0.15)
+        assert (part * (jj + y0)).sum() / part.sum() == pytest.approx(py, abs=0.15)
+
+
+def test_distortion__is_found_where_there_is_one_and_only_there():
+    rng = np.random.default_rng(8)
+    lens = {"centre": [539.5, 959.5], "length": 960.0, "coefficients": rng.normal(0, 1.0, (7, 2)).tolist()}
+    points = rng.uniform(0, [1080, 1920], (300, 2))
+    variance = np.full(300, 0.1**2)
+    noise = rng.normal(0, 0.1, (300, 2))
+    assert distortion.fit(points, noise, variance, (1920, 1080)) is None
+    assert distortion.fit(points[:50], noise[:50] * 9, variance[:50], (1920, 1080)) is None
+    found = distortion.fit(
+        points, distortion.terms(points, lens) @ np.array(lens["coefficients"]) + noise, variance, (1920, 1080)
+    )
+    # All but what a plane takes over, which is each frame's own transform.
+    left = distortion.straightened(points, found) - distortion.straightened(points, lens)
+    plane = np.column_stack([np.ones(300), points])
+    left -= plane @ np.linalg.lstsq(plane, left, rcond=None)[0]
+    assert np.hypot(*left.T).max() < 0.1
 
 
 def test_warp__no_data_stays_no_data():
