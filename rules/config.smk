@@ -147,5 +147,5 @@ if MAIN and RECORDED:
     not_used = {key for key, value in template.items() if flat(config).get(key) != value} - {"run_id", *flat(GIVEN)}
     if not_used:
         logger.info(f"config/config.yaml differs from {SNAPSHOT} in {', '.join(sorted(not_used))}: the run's own hold")
-    if config["demonstration"] != RECORDED["demonstration"]:
+    if config["demonstration"] != RECORDED.get("demonstration", config["demonstration"]):
         raise WorkflowError(f"run {RUN_ID} has its demonstration lights already: for another series use another run_id")

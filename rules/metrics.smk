@@ -31,8 +31,10 @@ rule normalization:
         reference="<run>/work/reference.json",
         stars=of_session("<run>/work/stars/{session}/{batch}.json"),
         records=of_session("<run>/work/prewarp/{session}/{batch}.json"),
+        images=of_session("<run>/work/prewarp/{session}/{batch}.fits"),
         first=of_first("<run>/work/normalization/{session}.json"),
         layers=before("<run>/work/template/{session}.json"),
+        layer_images=before("<run>/work/template/{session}.fits"),
     output:
         "<run>/work/normalization/{session}.json",
     log:

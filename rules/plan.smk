@@ -21,7 +21,7 @@ def equal_parts(names, most):
     return [names[start:end] for start, end in zip(edges, edges[1:])]
 
 
-def add_session(plan, folder, real, filter_name, names):
+def add_session(plan, folder, real, names):
     """Append the frames not seen before as one session, closed from the start; nothing recorded is ever changed."""
     seen = {name for s in plan["sessions"] if s["real"] == real for batch in s["batches"] for name in batch}
     new = [name for name in names if name not in seen]
@@ -33,7 +33,6 @@ def add_session(plan, folder, real, filter_name, names):
             "id": f"{len(plan['sessions']) + 1:02d}_{slug}",
             "folder": folder,
             "real": real,  # one folder stays one folder by another path or a symlink
-            "filter": filter_name,  # given with the folder; null: the headers say
             "batches": equal_parts(new, config["frames_per_batch"]),
         }
     )
@@ -50,25 +49,27 @@ def make_plan():
     if not MAIN:
         return plan  # a cluster job lists no folder: its node may see other files by now
     folders = input_folders()
-    for folder, filter_name in folders:
+    for folder, _ in folders:
         real = os.path.realpath(folder)
         if os.path.isdir(real):
-            add_session(plan, folder, real, filter_name, lights_in(real))
+            add_session(plan, folder, real, lights_in(real))
         elif os.path.exists(real):
             raise WorkflowError(f"input {folder} is a file: give the folder that holds the lights")
         elif real not in {s["real"] for s in plan["sessions"]}:
             raise WorkflowError(f"input folder {folder} does not exist (relative paths start at {os.getcwd()})")
         # else: lights moved away after the run; what was made from them stays valid
     if not folders:
-        add_session(plan, f"{RUN}/lights", "demo", None, DEMO_LIGHTS)
+        add_session(plan, f"{RUN}/lights", "demo", DEMO_LIGHTS)
     listed = {os.path.realpath(folder) for folder, _ in folders} or {"demo"}
     empty = [folder for folder, _ in folders if os.path.realpath(folder) not in {s["real"] for s in plan["sessions"]}]
     if empty:
         raise WorkflowError(
             f"no lights in {', '.join(empty)}: expected files named .fit, .fits or .fts, also with .gz or .fz behind"
         )
+    filters = {os.path.realpath(folder): filter_name for folder, filter_name in folders}
     for session in plan["sessions"]:
         session["listed"] = session["real"] in listed
+        session["filter"] = filters.get(session["real"])  # given with the folder; null: the headers say
     first = plan["sessions"][0]
     if not first["listed"]:
         raise WorkflowError(
@@ -92,7 +93,7 @@ def lights(wildcards):
     """The raw frames of a batch, for params. As input, a missing one would be passed over where its results exist."""
     session = SESSIONS[wildcards.session]
     names = session["batches"][int(wildcards.batch) - 1]
-    return {"folder": session["folder"], "names": names, "filter": session["filter"]}
+    return {"folder": session["folder"], "names": names}
 
 
 def of_session(pattern):

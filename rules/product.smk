@@ -19,6 +19,11 @@ RECORDS = [
     "debayer",
 ]
 ARTIFACTS = [*RECORDS, "run_status"]
+# What makes the result what it is: not in which order folders are listed, nor how frames are dealt out.
+RESULT_CONFIG = {key: item for key, item in config.items() if key not in ("input", "frames_per_batch")}
+# What reaches the stack.
+LATER = ("debayer", "drizzle", "astrometry", "catalogue", "bge", "pcc", "validation", "output")
+MADE_BY = {key: item for key, item in RESULT_CONFIG.items() if key not in LATER}
 
 
 rule stacking:
@@ -51,7 +56,7 @@ rule stacking:
         mem_mb=1500,
     params:
         run_id=RUN_ID,
-        config=lambda wildcards: dict(config),
+        config=lambda wildcards: MADE_BY,
         code=code("stacking.py"),
     script:
         "../scripts/stacking.py"
@@ -105,7 +110,7 @@ rule done:
     resources:
         mem_mb=500,
     params:
-        config=lambda wildcards: json.dumps(dict(config), sort_keys=True),
+        config=lambda wildcards: json.dumps(RESULT_CONFIG, sort_keys=True),
         run_folder=lambda wildcards: RUN,
         code=code("done.py"),
     script:

@@ -146,7 +146,7 @@ rule registration:
     params:
         batches=lambda wildcards: batches_of(wildcards.session),
         folder=lambda wildcards: SESSIONS[wildcards.session]["folder"],
-        first_folder=lambda wildcards: SESSIONS[FIRST]["folder"],
+        first_folder=lambda wildcards: None if other_run(wildcards) else SESSIONS[FIRST]["folder"],
         model=config["registration"]["model"],
         min_matches=config["registration"]["min_matches"],
         max_residual_px=config["registration"]["max_residual_px"],

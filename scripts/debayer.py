@@ -8,7 +8,13 @@ from tilestack.kernels import debayer as kernel
 
 COMPARISONS = ("even", "odd", "plain_mean")
 # What auto and drizzle give as long as nothing but the mosaic is there.
-OF_MOSAIC = {"auto": "malvar", "malvar": "malvar", "bilinear": "bilinear", "superpixel": "superpixel"}
+OF_MOSAIC = {
+    "auto": "malvar",
+    "drizzle": "malvar",
+    "malvar": "malvar",
+    "bilinear": "bilinear",
+    "superpixel": "superpixel",
+}
 
 
 def debayer(paths, out, *, method):

@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from tilestack import job, records, sky
+from tilestack import job, records, regression, sky
 from tilestack import normalization as normalizations
 from tilestack.records import rounded
 
 
 def normalization(paths, out, *, sky_model, sky_mesh_px):
-    """paths: records, stars (lists), registration, reference; first (normalization) and layers, of later sessions."""
+    """paths: records, images and stars (lists), registration, reference; of later sessions first (normalization),
+    layers (records of the template so far) and layer_images."""
     reference, registration = records.read(paths["reference"]), records.read(paths["registration"])
     lattice = reference["lattice"]
     frames, table = normalizations.star_table(registration, [records.read(path) for path in paths["stars"]])
@@ -25,7 +26,11 @@ def normalization(paths, out, *, sky_model, sky_mesh_px):
     fwhm, fwhm_error, width_offset, width_stars = normalizations.widths(table, len(frames), n_stars)
     corrections = normalizations.flux_corrections(table, fwhm)
     normalizations.apply_corrections(table, corrections, fwhm)
-    scale, error, brightness, used = normalizations.scales(frames, table, n_stars, known, anchor)
+    log_scale, error, brightness, used = normalizations.scales(frames, table, n_stars, known, anchor)
+    log_scale, error, methods = with_regression(log_scale, error, used, anchor, paths, files, lattice["bayer_pattern"])
+    exposure = np.array([frame["exposure_s"] or np.nan for frame in frames])
+    typical = normalizations.typical_scale(log_scale, exposure, first["typical"] if first else None)
+    scale = np.exp(normalizations.filled_scale(log_scale, exposure, typical))
     reference_sky = (
         first["reference_sky"] if first else normalizations.smooth_sky(target, lattice["shape"], lattice["mesh_px"])
     )
@@ -39,6 +44,7 @@ def normalization(paths, out, *, sky_model, sky_mesh_px):
             "channels": registration["channels"],
             "anchor": None if anchor is None else files[anchor],
             "gain": normalizations.measure_gain(entries, [frame["gain_e_adu"] for frame in frames]),
+            "typical": typical,
             "log_flux": rounded(brightness),
             "flux_corrections": corrections,
             "ln_fwhm_offset": rounded(width_offset),
@@ -58,7 +64,7 @@ def normalization(paths, out, *, sky_model, sky_mesh_px):
                     "scale": rounded(scale[k]),
                     "scale_error": rounded(error[k], 3),
                     "n_stars": used[k],
-                    "scale_method": "stars" if used[k] >= normalizations.FEWEST_STARS else "exposure",
+                    "scale_method": methods[k],
                     "sky": models[k],
                     "sky_level_adu": rounded([np.nanmedian(mesh) for mesh in np.array(entries[k]["sky"], float)]),
                     "noise_adu": rounded([np.nanmedian(mesh) for mesh in np.array(entries[k]["noise"], float)]),
@@ -74,6 +80,21 @@ def normalization(paths, out, *, sky_model, sky_mesh_px):
     )
 
 
+def with_regression(log_scale, error, used, anchor, paths, files, pattern):
+    """Scales and errors with those that structure tells better than few stars; and the method of each frame."""
+    log_scale, error = log_scale.copy(), error.copy()
+    methods = np.where(np.isfinite(log_scale[:, 0]), "stars", "exposure").astype(object)
+    few = [k for k in range(len(used)) if used[k] < normalizations.FEWEST_STARS and k != anchor]
+    if not few:
+        return log_scale, error, methods
+    images = list(zip(paths["images"], [records.read(path)["frames"] for path in paths["records"]], strict=True))
+    slope, slope_error = regression.scales(images, files, log_scale, few, paths["layer_images"], pattern)
+    for k, one, one_error in zip(few, slope, slope_error, strict=True):
+        if np.isfinite(one) and not (error[k] < one_error / one):
+            log_scale[k], error[k], methods[k] = np.log(one), one_error / one, "regression"
+    return log_scale, error, methods
+
+
 def anchor_of(frames, wanted):
     """Place of the photometric reference; on another run's lattice it may be unmatched: then that with most stars."""
     files = [frame["file"] for frame in frames]
@@ -85,9 +106,10 @@ if __name__ == "__main__":
         inputs = snakemake.input
         paths = {key: inputs[key] for key in ("registration", "reference")}
         paths |= {
-            key: [inputs[key]] if isinstance(inputs[key], str) else list(inputs[key]) for key in ("records", "stars")
+            key: [inputs[key]] if isinstance(inputs[key], str) else list(inputs[key])
+            for key in ("records", "images", "stars")
         }
-        paths |= {key: list(inputs.get(key, [])) for key in ("first", "layers")}
+        paths |= {key: list(inputs.get(key, [])) for key in ("first", "layers", "layer_images")}
         normalization(
             paths,
             snakemake.output[0],

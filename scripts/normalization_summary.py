@@ -1,5 +1,7 @@
 """Gather the normalisation of the sessions."""
 
+from collections import Counter
+
 import numpy as np
 
 from tilestack import job, records
@@ -10,10 +12,11 @@ def normalization_summary(session_paths, out):
     sessions = [records.read(path) for path in session_paths]
     frames = [frame for session in sessions for frame in session["frames"]]
     scale = records.array([frame["scale"] for frame in frames])
-    with_stars = sum(frame["scale_method"] == "stars" for frame in frames)
+    methods = Counter(frame["scale_method"] for frame in frames)
+    warned = {"scaled_by_structure": methods["regression"], "scaled_by_exposure": methods["exposure"]}
     summary = {
         "frames": len(frames),
-        "scaled_by_stars": with_stars,
+        "scaled_by_stars": methods["stars"],
         "scale_range": rounded([scale.min(), scale.max()], 4),
         "median_sky_adu": rounded(np.median(records.array([frame["sky_level_adu"] for frame in frames]), axis=0), 5),
     }
@@ -26,6 +29,7 @@ def normalization_summary(session_paths, out):
             "summary": summary,
             "channels": sessions[0]["channels"],
             "anchor": sessions[0]["anchor"],
+            "warnings": {code: n for code, n in warned.items() if n},
             "sessions": [{"session": session["session"], "gain": session["gain"]} for session in sessions],
             "frames": frames,
         },

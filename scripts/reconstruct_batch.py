@@ -26,7 +26,7 @@ def reconstruct_batch(paths, sums_path, record_path, *, batch, options):
         read["channels"]["bayer_pattern"],
         paths["layers"],
         read["normalization"]["reference_sky"],
-        np.array([frame["exposure_s"] or 1.0 for frame in weighed]),
+        np.array([frame["exposure_s"] or np.nan for frame in weighed]),
         {**options, "inverse_gain": 1 / gain if gain else 0.0},
     )
     records.write(

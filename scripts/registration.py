@@ -14,6 +14,7 @@ HEAD = ("session", "shape", "colour_mode", "bayer_pattern", "channels", "saturat
 
 
 def registration(paths, out, *, folder, first_folder, **options):
+    # first_folder: where the reference light lies; null on the lattice of another run
     """paths: reference; stars, by batch id; first, the registration of the first session, for the later ones."""
     lattice = records.read(paths["reference"])["lattice"]
     batches = {batch: records.read(path) for batch, path in paths["stars"].items()}
@@ -32,10 +33,13 @@ def registration(paths, out, *, folder, first_folder, **options):
         "shape": lattice["shape"],
         "hint": lattice["hint"],
         "aspect": lattice["pixel_aspect"],
-        "read": partial(luminance, Path(first_folder, lattice["file"]), lattice["bayer_pattern"]),
+        "read": partial(luminance, Path(first_folder, lattice["file"]), lattice["bayer_pattern"])
+        if first_folder
+        else None,
     }
     found = cascade.register(frames, targets, reference, head["shape"], **options)
-    check_whole(found["results"], first, head["session"], lattice["file"])
+    if not first:
+        check_whole(found["results"], head["session"], lattice["file"])
     master = first["stars"] if first else found["stars"]
     points = np.column_stack([master["x"], master["y"]]).astype(float)
     entry_of = {
@@ -60,10 +64,10 @@ def registration(paths, out, *, folder, first_folder, **options):
     )
 
 
-def check_whole(results, first, session, reference):
+def check_whole(results, session, reference):
     """Stop where no frame but the reference has a place: then the lights are not of one field, or show no stars."""
     placed = sum("transform" in result for result in results)
-    if placed >= min(2, len(results)) or (first and not results):
+    if placed >= min(2, len(results)):
         return
     reasons = {t["reason"] for result in results if "transform" not in result for t in result["tries"][-1:]}
     raise job.Stop(

@@ -37,6 +37,9 @@ def registration_summary(reference_path, session_paths, out):
             "reference_session": reference["lattice"]["session"],
             "photometric_reference": reference["photometric"]["file"],
             "methods": dict(methods),
+            "warnings": {
+                code: n for code, n in (("not_placed", methods["none"]), ("predicted", methods["predicted"])) if n
+            },
             "sessions": [
                 {
                     "session": s["session"],

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from tilestack import job, records, selection
 
+# Of what is decided about a session.
+KEPT = ("shape", "colour_mode", "bayer_pattern", "saturation_adu")
+
 
 def scan_input(facts_paths, out, *, plan, scan, assumptions, run_folder):
     """facts_paths: by session id, the paths of its batches, in order; plan: by session id, its folder and filter."""
@@ -25,10 +28,7 @@ def scan_input(facts_paths, out, *, plan, scan, assumptions, run_folder):
         for file, fact in zip(decided[s]["files"], all_facts, strict=True)
     ]
     counts = Counter(file["status"] for file in files)
-    settled = [
-        {"id": s, "folder": plan[s]["folder"], **{key: item for key, item in decided[s].items() if key != "files"}}
-        for s in decided
-    ]
+    settled = [{"id": s, "folder": plan[s]["folder"], **{key: decided[s][key] for key in KEPT}} for s in decided]
     summary = {"files": len(files), **{key: counts[key] for key in ("ok", "warning", "excluded")}, "mode": mode}
     records.write(
         out,
@@ -39,7 +39,7 @@ def scan_input(facts_paths, out, *, plan, scan, assumptions, run_folder):
             "summary": summary,
             "mode": mode,
             "colour_mode": settled[0]["colour_mode"],
-            "filter": next((file["filter"] for file in files if file["filter"]), None),
+            "filter": next((file["filter"] for file in files if file["filter"] and file["status"] != "excluded"), None),
             "reasons": dict(Counter(file["reason"] for file in files if file["reason"])),
             "warnings": dict(Counter(warning for file in files for warning in file["warnings"])),
             "sessions": settled,
@@ -50,15 +50,19 @@ def scan_input(facts_paths, out, *, plan, scan, assumptions, run_folder):
 
 
 def check_disk(decided, facts, run_folder):
-    """Compare what the run will write with the space there is, less what it has written before."""
-    batches = []
+    """Compare what the run will write with the space there is, less what it has begun to write before."""
+    batches, drafts = [], [Path(run_folder, "work/reconstruction.fits")]
     for s, result in decided.items():
         used = iter(file["status"] != "excluded" for file in result["files"])
-        for batch in facts[s]:
+        for number, batch in enumerate(facts[s], start=1):
             n_used = sum(next(used) for _ in batch)
-            batches.append((n_used, *(result["shape"] or (0, 0))))
+            # What has its sums is not made again, also where clean_work took its pixels.
+            summed = Path(run_folder, "work/sums", s, f"{number:04d}.fits").exists()
+            batches.append((0 if summed else n_used, *(result["shape"] or (0, 0))))
+            if not summed:
+                drafts.append(Path(run_folder, "work/prewarp", s, f"{number:04d}.fits"))
     need = selection.disk_need_bytes(batches)
-    written = sum(path.stat().st_size for path in Path(run_folder, "work").rglob("*.fits"))
+    written = sum(path.stat().st_size for path in drafts if path.exists())
     free = shutil.disk_usage(run_folder).free
     if need - written > free:
         raise job.Stop(

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from tilestack import lights
-
 PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
 CHANNELS = ("R", "G", "B")
 
@@ -15,10 +13,10 @@ def pattern_of_header(header, shape):
     those are the first rows of the file (measured on Seestar frames: star colours grow with BT - VT); with BOTTOM-UP
     they are the last. XBAYROFF and YBAYROFF move the pattern.
 
-    Raises
-    ------
-    BadLight
-        If the header names a pattern that is none of the four Bayer ones.
+    Returns
+    -------
+    str or None
+        One of PATTERNS; another name is given back as it is, for the one who knows what to do about it.
     """
     name = header.get("BAYERPAT", header.get("COLORTYP"))
     if not isinstance(name, str) or not name.strip():
@@ -27,7 +25,7 @@ def pattern_of_header(header, shape):
     if name in ("NONE", "MONO", "MONOCHROME"):
         return None
     if name not in PATTERNS:
-        raise lights.BadLight("unknown_bayer_pattern", f"BAYERPAT is {name!r}: expected one of {', '.join(PATTERNS)}")
+        return name
     cell = [list(name[:2]), list(name[2:])]
     y_offset, x_offset = (_offset(header, key) for key in ("YBAYROFF", "XBAYROFF"))
     if str(header.get("ROWORDER", "TOP-DOWN")).strip().upper() == "BOTTOM-UP":

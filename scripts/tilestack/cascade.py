@@ -57,7 +57,7 @@ def register(frames, targets, reference, shape, *, model, min_matches, max_resid
     targets : list of (str, dict)
         Star lists on the lattice, the best first: of the reference frame, of the first session.
     reference : dict
-        Of the lattice: ``stars`` with flux, ``shape``, ``hint``, ``aspect``, and ``read`` for its luminance.
+        Of the lattice: ``stars`` with flux, ``shape``, ``hint``, ``aspect``, and ``read`` for its luminance, or null.
     shape : (int, int)
         Rows and columns of the frames.
     model : str
@@ -175,7 +175,13 @@ def _through_lens(frame, result, targets, lens, limits):
     if "transform" not in result or result["against"] == "session":
         return result
     stars = straight_stars(frame.stars, lens)
-    fit = starmatch.refine(result["transform"], stars, _target(targets, result["against"]), model="affine", **limits)
+    try:
+        fit = starmatch.refine(
+            result["transform"], stars, _target(targets, result["against"]), model="affine", **limits
+        )
+    except NoMatch as reason:  # the late stages go on from here
+        tries = [*result["tries"], {"method": result["method"], "against": result["against"], "reason": str(reason)}]
+        return {"method": "none", "tries": tries}
     return result | fit | {"error_px": placement_error(fit)}
 
 
@@ -256,6 +262,8 @@ def _late_stages(k, frames, results, targets, reference, shape, lens, limits):
         from tilestack.correlation import align  # as above
 
         nearest = min(known, key=lambda j: abs(frames[j].time - frame.time)) if known else None
+        if nearest is None and reference["read"] is None:
+            raise NoMatch("no frame of the session has a place, and the reference light is in another run")
         fixed = reference["read"]() if nearest is None else frames[nearest].read()
         moved, agreement = align(frame.read(), fixed)
         start = moved if nearest is None else geometry.compose(results[nearest]["transform"], moved)

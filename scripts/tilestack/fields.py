@@ -30,6 +30,8 @@ def make(measured, tiles, stride, whole, fits, reference_sky, *, objective, qual
         rms of the true local deviations: ``ln_fwhm``, ``ln_t``, ``ln_variance``; and by frame those of its fields:
         ``frame_ln_t``, ``frame_ln_fwhm``.
     """
+    # Only where a frame has pixels: how far a session's tiles reach on goes with its batches, and must change nothing.
+    covered = np.nan_to_num(measured["COVERAGE"]) > 0
     shape = (len(whole), len(reference_sky))  # a session may have no usable frame
     scale, typical = (records.array([f[key] for f in whole]).reshape(shape) for key in ("scale", "noise_adu"))
     fwhm = records.array([f["fwhm_px"] for f in whole])
@@ -39,15 +41,16 @@ def make(measured, tiles, stride, whole, fits, reference_sky, *, objective, qual
     with np.errstate(invalid="ignore", divide="ignore"):
         ln_t = np.nansum(precision * measured["LN_T"], axis=1) / total
         ln_t_error = np.where(total > 0, total**-0.5, np.nan)
-    ln_t, tau2 = weights.shrunk(np.where(total > 0, ln_t, np.nan), ln_t_error)
-    ln_fwhm, eps2 = weights.shrunk(measured["LN_FWHM"], measured["LN_FWHM_ERROR"])
+    ln_t, tau2 = weights.shrunk(np.where((total > 0) & covered, ln_t, np.nan), ln_t_error)
+    ln_fwhm, eps2 = weights.shrunk(np.where(covered, measured["LN_FWHM"], np.nan), measured["LN_FWHM_ERROR"])
     # Raw pixels of a finer scale are more to a lattice pixel: their noise counts by area.
     area, error = (records.array([f[key] for f in whole]) for key in ("area", "error_px"))
     noise = measured["NOISE"] * np.sqrt(area)[:, None, None, None]
     typical = typical * np.sqrt(area)[:, None]
     # What a place has in all frames (a nebula, a corner) gains nothing: only what changes there from frame to frame.
     log_variance = 2 * np.log(noise / typical[:, :, None, None])
-    beta2 = float(np.nanvar(log_variance - log_variance.mean(0))) if len(whole) > 1 else 0.0
+    covered_too = np.broadcast_to(covered[:, None], log_variance.shape)
+    beta2 = float(np.nanvar((log_variance - log_variance.mean(0))[covered_too])) if len(whole) > 1 else 0.0
 
     t = scale[:, :, None, None] * np.exp(ln_t)[:, None]
     width = (fwhm[:, None, None] * np.exp(ln_fwhm))[:, None]

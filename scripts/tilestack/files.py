@@ -7,6 +7,8 @@ import numpy as np
 from astropy.io import fits
 
 BLOCK = 2880
+# Bytes that are written at once where the file system cannot reserve them.
+ZEROS = 1 << 24
 
 
 @contextlib.contextmanager
@@ -70,7 +72,12 @@ class Writer:
         if not n_bytes:
             return start
         # Real blocks, not a hole: a full disk shows here as an error, not later as a killed job.
-        os.posix_fallocate(self._stream.fileno(), start, -(-n_bytes // BLOCK) * BLOCK)
+        padded = -(-n_bytes // BLOCK) * BLOCK
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._stream.fileno(), start, padded)
+        else:  # macOS
+            for at in range(0, padded, ZEROS):
+                self._stream.write(bytes(min(ZEROS, padded - at)))
         return start
 
     def put(self, start, array, first=0):

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
 
 from tilestack import bayer, lights, robust
 from tilestack.kernels import scan
@@ -51,26 +52,30 @@ def inspect(path):
     Returns
     -------
     dict
-        ``name``, ``error`` (null, or ``{reason, message}`` for a file that is no light) and, for a light, the header
-        values of ``NUMBERS`` and ``TEXTS`` (null where missing), ``bayer_pattern`` in the order of the rows of the
-        file, ``n_stacked``, and of the pixels: ``shape`` (rows, columns), ``bitpix``, ``bzero``, ``nan_share``,
-        ``zero_share``, ``lowest_adu``, ``highest_adu``, ``n_highest``, ``level_adu`` (median), ``noise_adu`` (standard
-        deviation of a pixel), ``looks_cfa``, ``n_peaks`` (stars) and ``reach`` (height of
-        the highest pixel over the sky, in standard deviations), and SHA-256 of file and pixels.
+        ``name``, ``bad_cards`` (keywords whose values cannot be read), ``error`` (null, or ``{reason, message}`` for
+        a file that is no light) and, for a light, the header values of ``NUMBERS`` and ``TEXTS`` (null where
+        missing), ``bayer_pattern`` in the order of the rows of the file, ``n_stacked``, and of the pixels: ``shape``
+        (rows, columns), ``bitpix``, ``bzero``, ``nan_share``, ``zero_share``, ``lowest_adu``, ``highest_adu``,
+        ``n_highest``, ``level_adu`` (median), ``noise_adu`` (standard deviation of a pixel), ``looks_cfa``,
+        ``n_peaks`` (stars) and ``reach`` (height of the highest pixel over the sky, in standard deviations), and
+        SHA-256 of file and pixels.
     """
     path = Path(path)
     facts = {"name": path.name, "error": None, "bytes": path.stat().st_size, "sha256": _sha256(path)}
     try:
         image, header = lights.read(path)
-        pattern = bayer.pattern_of_header(header, image.shape)
     except lights.BadLight as bad:
         return {**facts, "error": {"reason": bad.reason, "message": bad.message}}
+    header, facts["bad_cards"] = readable(header)
     for key, names in NUMBERS.items():
         facts[key] = next((value for name in names if (value := _number(header, name)) is not None), None)
     for key, names in TEXTS.items():
         facts[key] = next((value for name in names if (value := _text(header, name))), None)
+    if facts["date_obs"] and not _is_date(facts["date_obs"]):
+        facts["date_obs"] = None
+        facts["bad_cards"].append("DATE-OBS")
     facts |= {
-        "bayer_pattern": pattern,
+        "bayer_pattern": bayer.pattern_of_header(header, image.shape),
         "n_stacked": _frames_behind(header, facts["exposure_s"]),
         "shape": list(image.shape),
         "bitpix": header.get("BITPIX"),
@@ -78,6 +83,24 @@ def inspect(path):
         "pixel_sha256": hashlib.sha256(image.tobytes()).hexdigest(),
     }
     return facts | _pixel_facts(image)
+
+
+def readable(header):
+    """The cards of a header whose values can be read, as dict, and the keywords of the others."""
+    cards, bad = {}, []
+    for card in header.cards:
+        try:
+            cards[card.keyword] = card.value
+        except (fits.VerifyError, ValueError):
+            bad.append(card.keyword)
+    return cards, bad
+
+
+def _is_date(text):
+    try:
+        return not np.isnat(np.datetime64(text.rstrip("Z")[:26], "us"))
+    except ValueError:
+        return False
 
 
 def _pixel_facts(image):

@@ -17,14 +17,16 @@ class Motion:
     Parameters
     ----------
     times : (n,) float64 array
-        Time of each matched frame, rising; seconds, or its place in the session.
+        Time of each matched frame; seconds, or its place in the session.
     transforms : list of (2, 3) float64 arrays
     shape : (int, int)
         Rows and columns of the frames.
     """
 
     def __init__(self, times, transforms, shape):
-        self.times, self.shape = np.asarray(times, float), shape
+        order = np.argsort(times, kind="stable")  # frames come by name: light_10 before light_2
+        transforms = [transforms[k] for k in order]
+        self.times, self.shape = np.asarray(times, float)[order], shape
         self.told = [geometry.describe(transform, shape) for transform in transforms]
         self.centre = np.array([[(shape[1] - 1) / 2, (shape[0] - 1) / 2]])
         self.places = np.array([geometry.apply(transform, self.centre)[0] for transform in transforms])

@@ -8,7 +8,8 @@ from tilestack.lattice import mesh_centres
 # Stars that say something about the scale: no saturated, blended or cut ones, and this S/N in the channel.
 BAD_FLAGS = 0b1111
 LEAST_SNR = 8.0
-FEWEST_STARS = 3
+# A frame with fewer stars is measured by its structure, where that is surer.
+FEWEST_STARS = 5
 # Stars that say how the flux of a fit goes with the seeing.
 LEAST_APERTURE_SNR = 25.0
 FLUXES = ("flux", "flux_error", "aperture_flux")
@@ -138,7 +139,9 @@ def flux_corrections(table, fwhm):
     # The noise of an aperture is that of the fit times about the same factor for all stars.
     factor = 1.4826 * np.median(np.abs(left / relative_error)) if len(left) else 1.0
     variance = (factor * relative_error) ** 2
-    offset, error, _, _ = photometry.relative(frame, np.zeros_like(frame), left, variance, len(fwhm), 1, fixed=[0.0])
+    offset, error, _, _ = photometry.relative(
+        frame, np.zeros_like(frame), left, variance, len(fwhm), 1, [0.0], fewest=1
+    )
     offset, variance = weights.shrunk(offset, error)
     return {"channels": channels, "frames": offset.tolist(), "rms": float(np.sqrt(variance))}
 
@@ -195,14 +198,14 @@ def scales(frames, table, n_stars, known, anchor):
 
     Returns
     -------
-    scale : (n, c) float64 array
-        Scale t. Of a frame with too few stars the median of the session over exposures.
+    log_scale : (n, c) float64 array
+        Logarithm of the scale t; NaN of a frame with fewer than 3 stars.
     error : (n,) float64 array
         Relative error of the common part; NaN of a frame with too few stars.
     brightness : (c, n_stars) float64 array
         Natural logarithm of the fluxes at scale 1.
     used : (n,) int array
-        Measurements behind each scale.
+        Stars behind each scale.
     """
     n_channels = table["flux"].shape[1]
     clean = (table["flags"].astype(int) & BAD_FLAGS) == 0
@@ -219,10 +222,11 @@ def scales(frames, table, n_stars, known, anchor):
     fixed = None if known is None else known.ravel()
     size = (len(frames), n_channels * n_stars)
     common, error, brightness, used = photometry.relative(
-        frame, star, log_flux, variance, *size, fixed=fixed, anchor=anchor
+        frame, star, log_flux, variance, *size, fixed=fixed, anchor=anchor, n_channels=n_channels
     )
+    if anchor is not None:
+        common[anchor] = 0.0  # by definition, with however few stars
     brightness = brightness.reshape(n_channels, n_stars)
-    filled = _filled(common, np.array([entry["exposure_s"] or np.nan for entry in frames], float))
     order = np.array([entry["index"] for entry in frames], float)
     order -= order[anchor] if anchor is not None else (order.mean() if len(order) else 0.0)
     log_scale = np.empty((len(frames), n_channels))
@@ -232,16 +236,42 @@ def scales(frames, table, n_stars, known, anchor):
         known_left = np.isfinite(left)
         value, slope = _line(order[frame[mine]][known_left], left[known_left])
         # At the reference all scales are 1: there the channels differ by nothing.
-        log_scale[:, c] = filled + slope * order + (value if anchor is None else 0.0)
-    return np.exp(log_scale), error, brightness, used
+        log_scale[:, c] = common + slope * order + (value if anchor is None else 0.0)
+    return log_scale, error, brightness, used
 
 
-def _filled(log_scale, exposure_s):
-    """Scales of frames without stars: the median of the session's frames, by exposure where all are known."""
-    log_exposure = np.log(exposure_s) if np.isfinite(exposure_s).all() else np.zeros(len(exposure_s))
-    rate = log_scale - log_exposure
-    typical = np.nanmedian(rate) if np.isfinite(rate).any() else 0.0
-    return np.where(np.isfinite(log_scale), log_scale, typical + log_exposure)
+def typical_scale(log_scale, exposure_s, first):
+    """What stands for the scale of frames that nothing tells of: medians of the session, or of the first one.
+
+    Parameters
+    ----------
+    log_scale : (n, c) float64 array
+        NaN where unknown.
+    exposure_s : (n,) float64 array
+        NaN where unknown.
+    first : dict or None
+        What this function gave for the first session.
+
+    Returns
+    -------
+    dict
+        ``ln_scale`` by channel and ``ln_exposure`` (null where some exposure is unknown).
+    """
+    known = np.isfinite(log_scale).all(1)
+    if not known.any():
+        return first or {"ln_scale": [0.0] * log_scale.shape[1], "ln_exposure": None}
+    return {
+        "ln_scale": np.median(log_scale[known], axis=0).tolist(),
+        "ln_exposure": float(np.median(np.log(exposure_s[known]))) if np.isfinite(exposure_s).all() else None,
+    }
+
+
+def filled_scale(log_scale, exposure_s, typical):
+    """Logarithm of the scales with the typical one, by exposure, where there is none."""
+    more = np.zeros(len(log_scale))
+    if typical["ln_exposure"] is not None and np.isfinite(exposure_s).all():
+        more = np.log(exposure_s) - typical["ln_exposure"]
+    return np.where(np.isfinite(log_scale), log_scale, np.array(typical["ln_scale"]) + more[:, None])
 
 
 def sky_models(entries, scale, reference, shape, mesh_px, model, coarse_px):

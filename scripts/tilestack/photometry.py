@@ -1,14 +1,20 @@
 """Relative photometry: the scale of each frame and the flux of each star, from the same stars in many frames."""
 
 import numpy as np
+from scipy import sparse
+from scipy.sparse import linalg
 
 # Scatter of well-exposed stars from frame to frame beyond the photon noise: scintillation, flat field, and the misfit
 # of the profile at the star's place in its pixel. ASSUME 2 %; it keeps a few bright stars from deciding alone.
 FLOOR = 0.02
-ROUNDS = 30
+ROUNDS, START_ROUNDS = 30, 5
+# Stars that a frame must share with others to have a place among them.
+FEWEST_STARS = 3
 
 
-def relative(frame, star, log_flux, variance, n_frames, n_stars, fixed=None, anchor=None):
+def relative(
+    frame, star, log_flux, variance, n_frames, n_stars, fixed=None, anchor=None, n_channels=1, fewest=FEWEST_STARS
+):
     """Solve log flux = scale of the frame + brightness of the star, robustly.
 
     Parameters
@@ -22,11 +28,16 @@ def relative(frame, star, log_flux, variance, n_frames, n_stars, fixed=None, anc
         Known brightness; NaN where unknown. Then only the scales are solved, from stars that are known.
     anchor : int, optional
         Frame whose scale is 0; needed where nothing is fixed.
+    n_channels : int
+        Brightness of star s in channel c is number s + c n_stars / n_channels.
+    fewest : int
+        Stars that a frame needs.
 
     Returns
     -------
     scale, scale_error : (n_frames,) float64 arrays
-        NaN for a frame with fewer than 3 stars.
+        NaN for a frame with fewer than `fewest` stars that lead, over frames and their stars, to the anchor or to
+        known brightness: what hangs together with neither has a scale of its own that nobody knows.
     brightness : (n_stars,) float64 array
         NaN for a star without measurements.
     used : (n_frames,) int array
@@ -34,47 +45,89 @@ def relative(frame, star, log_flux, variance, n_frames, n_stars, fixed=None, anc
 
     Notes
     -----
-    Alternating weighted means; weights fall off as in Tukey's biweight at 4.685 standard deviations of the scatter
-    that the frame itself shows, so variable stars and misfits do not count.
+    Least squares in rounds; weights fall off as in Tukey's biweight at 4.685 standard deviations of the scatter that
+    the frame itself shows, so variable stars and misfits do not count. The first rounds minimise the absolute
+    deviations, so that the start is good too.
     """
     variance = variance + FLOOR**2
     brightness = np.full(n_stars, np.nan) if fixed is None else np.array(fixed, float)
-    scale = np.zeros(n_frames)
-    if fixed is not None:
-        known = np.isfinite(brightness[star])
-        frame, star, log_flux, variance = frame[known], star[known], log_flux[known], variance[known]
-        scale = _medians(log_flux - brightness[star], frame, n_frames)
-    else:
-        # Start: the brightness of a star is its median over frames that are brought level by their own medians.
-        level = _medians(log_flux, frame, n_frames)
-        for _ in range(3):
-            brightness = _medians(log_flux - level[frame], star, n_stars)
-            level = level + _medians(log_flux - level[frame] - brightness[star], frame, n_frames)
-        scale = level
-    robust = np.ones(len(frame))
-    for _ in range(ROUNDS):
-        weight = robust / variance
+    one_star = n_stars // n_channels
+    known = (
+        np.isfinite(brightness[star])
+        if fixed is not None
+        else _connected(frame, star % one_star, n_frames, one_star, anchor, fewest)
+    )
+    frame, star, log_flux, variance = frame[known], star[known], log_flux[known], variance[known]
+    robust, scale = np.ones(len(frame)), np.zeros(n_frames)
+    for turn in range(ROUNDS):
+        weight, before = robust / variance, scale
         if fixed is None:
-            brightness = _means(log_flux - scale[frame], weight, star, n_stars)
-        step = _means(log_flux - scale[frame] - brightness[star], weight, frame, n_frames)
-        scale = scale + np.nan_to_num(step)
+            scale, brightness = _solve(frame, star, log_flux, weight, n_frames, n_stars, anchor, before)
+        else:
+            scale = np.nan_to_num(_means(log_flux - brightness[star], weight, frame, n_frames))
         residual = (log_flux - scale[frame] - brightness[star]) / np.sqrt(variance)
         spread = np.maximum(1.4826 * _medians(np.abs(residual), frame, n_frames), 1.0)
-        distance = residual / (4.685 * spread[frame])
-        robust = np.where(np.abs(distance) < 1, (1 - distance**2) ** 2, 0.0)
-        if np.nanmax(np.abs(step), initial=0) < 1e-7:
-            break
+        distance = np.abs(residual) / spread[frame]
+        if turn < START_ROUNDS:
+            robust = 1 / np.maximum(distance, 0.5)
+        else:
+            robust = np.where(distance < 4.685, (1 - (distance / 4.685) ** 2) ** 2, 0.0)
+            if np.abs(scale - before).max(initial=0) < 1e-7:
+                break
     weight = robust / variance
     total = np.bincount(frame, weight, n_frames)
-    used = np.bincount(frame, robust > 0, n_frames).astype(int)
-    enough = used >= 3
+    used = np.bincount(np.unique((frame * one_star + star % one_star)[robust > 0]) // one_star, minlength=n_frames)
+    enough = used >= fewest
     scale_error = np.where(enough, spread / np.sqrt(np.maximum(total, 1e-30)), np.nan)
     scale = np.where(enough, scale, np.nan)
     if fixed is None:
         if not enough[anchor]:
             return scale * np.nan, scale_error * np.nan, brightness * np.nan, used
-        brightness, scale = brightness + scale[anchor], scale - scale[anchor]
     return scale, scale_error, brightness, used
+
+
+def _connected(frame, star, n_frames, n_stars, anchor, fewest):
+    """Which measurements are of frames that shared stars tie, one frame after the other, to the anchor."""
+    pairs = np.unique(frame * n_stars + star)
+    frames, stars = pairs // n_stars, pairs % n_stars
+    tied = np.zeros(n_frames, bool)
+    tied[anchor] = True
+    while True:
+        known = np.zeros(n_stars, bool)
+        known[stars[tied[frames]]] = True
+        more = tied | (np.bincount(frames[known[stars]], minlength=n_frames) >= fewest)
+        if (more == tied).all():
+            return tied[frame]
+        tied = more
+
+
+def _solve(frame, star, value, weight, n_frames, n_stars, anchor, start):
+    """Least squares of value = scale + brightness, the anchor at scale 0: both; NaN without weight."""
+    table = sparse.csr_matrix((weight, (frame, star)), shape=(n_frames, n_stars))
+    across = table.T.tocsr()
+    of_star, of_frame = np.bincount(star, weight, n_stars), np.bincount(frame, weight, n_frames)
+    of_star = np.where(of_star > 0, of_star, np.inf)
+    free = (of_frame > 0) & (np.arange(n_frames) != anchor)
+    # Brightness drops out: what is left is a system in the scales.
+    right = np.bincount(frame, weight * value, n_frames) - table @ (
+        np.bincount(star, weight * value, n_stars) / of_star
+    )
+    whole = np.zeros(n_frames)
+
+    def of_scales(part):
+        whole[free] = part
+        return (of_frame * whole - table @ ((across @ whole) / of_star))[free]
+
+    n_free = int(free.sum())
+    scale = np.zeros(n_frames)
+    if n_free:
+        system = linalg.LinearOperator((n_free, n_free), of_scales, dtype=float)
+        jacobi = linalg.LinearOperator((n_free, n_free), lambda part: part / of_frame[free], dtype=float)
+        scale[free], failed = linalg.cg(system, right[free], start[free], rtol=1e-10, maxiter=5000, M=jacobi)
+        if failed:
+            raise ValueError(f"the scales of {n_free} frames do not settle in 5000 steps: are all weights finite?")
+    brightness = _means(value - scale[frame], weight, star, n_stars)
+    return scale, brightness
 
 
 def _means(values, weight, group, n_groups):

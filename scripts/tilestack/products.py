@@ -43,7 +43,7 @@ def cards(scan, frames, facts):
         Values, or (value, comment); what is unknown is left out.
     """
     exposures = [frame["exposure_s"] for frame in frames if frame["exposure_s"]]
-    dates = sorted(frame["date_obs"] for frame in frames if frame["date_obs"])
+    dates = sorted(frame["date_obs"] for frame in frames if frame["date_obs"])  # all of them dates (inspection)
     result = {card: facts["reference"].get(key) for key, card in INSTRUMENT_CARDS.items()}
     result |= {
         "FILTER": scan["filter"],

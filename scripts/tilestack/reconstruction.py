@@ -34,7 +34,7 @@ def write_sums(path, image_path, record, fields, tiles, stride, pattern, layers,
     reference_sky : list of dict
         Smooth sky of the reference by channel (``sky.fit``).
     exposure_s : (n,) float64 array
-        1 for frames of unknown exposure.
+        NaN for frames of unknown exposure; so is EXP where they count.
     options : dict
         ``reject``, ``kappa``, ``range_tolerance``, ``signal_tolerance``, ``grow_px``, ``inverse_gain``.
 

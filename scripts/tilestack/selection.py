@@ -1,13 +1,14 @@
 """Decisions about lights, from the facts about them: which are used, what they are, whether the run can go on.
 
 A decision about a session looks at its own facts and at those of earlier sessions, never at later ones: so a new night
-changes nothing about an old one. Lean: no numpy.
+changes nothing about an old one.
 """
 
 import fnmatch
 from collections import Counter
 from statistics import median
 
+from tilestack.bayer import PATTERNS
 from tilestack.job import Stop
 
 # A light that is much less noisy than the others and shows no stars where they do had another exposure.
@@ -39,19 +40,23 @@ def decide(sessions, scan, tolerance_percent, given_filters=None):
     -------
     dict
         By session id: ``shape``, ``colour_mode`` (``mono`` or ``osc``), ``bayer_pattern``, ``saturation_adu`` (null:
-        none known) and ``files``: for each light in the given order ``name``, ``status`` (``ok``, ``warning``,
-        ``excluded``), ``reason``, ``message``, ``warnings``, ``exposure_s``, ``filter``, ``gain_e_adu``.
+        none known), ``kinds`` (number of its used lights that are ``osc`` and ``mono``) and ``files``: for each light
+        in the given order ``name``, ``status`` (``ok``, ``warning``, ``excluded``), ``reason``, ``message``,
+        ``warnings``, ``exposure_s``, ``filter``, ``gain_e_adu``.
     """
     decided, seen, known = {}, {}, []
     for session, facts in sessions:
         result = _decide_session(facts, scan, tolerance_percent, (given_filters or {}).get(session), seen, known)
+        if decided and not any(file["status"] != "excluded" for file in result["files"]):
+            first = next(iter(decided.values()))
+            result |= {key: first[key] for key in ("colour_mode", "bayer_pattern")}
         decided[session] = result
         known += [f for f, file in zip(facts, result["files"], strict=True) if file["status"] != "excluded"]
     return decided
 
 
 def _decide_session(all_facts, scan, tolerance_percent, given_filter, seen, known):
-    readable = [facts for facts in all_facts if facts["error"] is None]
+    readable = [facts for facts in all_facts if facts["error"] is None and not _no_light(facts, scan)]
     shape = _majority([tuple(facts["shape"]) for facts in readable])
     mode, pattern = _colour_mode(readable, scan)
     camera = _majority([facts["camera"] for facts in readable if facts["camera"]])
@@ -82,6 +87,7 @@ def _decide_session(all_facts, scan, tolerance_percent, given_filter, seen, know
         "shape": list(shape) if shape else None,
         "colour_mode": mode,
         "bayer_pattern": pattern,
+        "kinds": _kinds(used, scan, mode),
         "saturation_adu": scan["saturation_adu"] or _saturation(used),
         "files": files,
     }
@@ -99,16 +105,23 @@ def _colour_mode(readable, scan):
         pattern = _majority([f["bayer_pattern"] for f in readable if f["bayer_pattern"]])
     mode = scan["colour_mode"]
     if mode == "auto":
-        looks = sum(f["looks_cfa"] for f in readable) > len(readable) / 2
-        mode = "osc" if pattern or looks else "mono"
+        colours = sum(bool(f["bayer_pattern"]) or f["looks_cfa"] for f in readable)
+        mode = "osc" if scan["bayer_pattern"] != "auto" or colours > len(readable) / 2 else "mono"
     return mode, pattern if mode == "osc" else None
 
 
-def _fault(facts, scan, typical, peers, seen):
-    """Reason code and sentence for a light that is not used, or (None, None)."""
-    name = facts["name"]
+def _kinds(used, scan, mode):
+    """Number of lights that are ``osc`` and ``mono``: by header, or by pixels where only others name a pattern."""
+    asked = scan["colour_mode"] != "auto" or scan["bayer_pattern"] != "auto"
+    if asked or not any(facts["bayer_pattern"] for facts in used):
+        return {mode: len(used)} if used else {}
+    return dict(Counter("osc" if facts["bayer_pattern"] or facts["looks_cfa"] else "mono" for facts in used))
+
+
+def _no_light(facts, scan):
+    """Reason code and sentence for a file that is no light by its name or header, or None."""
     for glob in scan["exclude"]:
-        if fnmatch.fnmatch(name, glob):
+        if fnmatch.fnmatch(facts["name"], glob):
             return "excluded_by_user", f"matches scan.exclude pattern {glob}"
     if facts["error"]:
         return facts["error"]["reason"], facts["error"]["message"]
@@ -117,10 +130,20 @@ def _fault(facts, scan, typical, peers, seen):
         return "not_a_light", f"IMAGETYP is {facts['image_type']!r}"
     if facts["n_stacked"] > 1:
         return "stacked_product", f"its header says that {facts['n_stacked']} exposures are in it"
+    return None
+
+
+def _fault(facts, scan, typical, peers, seen):
+    """Reason code and sentence for a light that is not used, or (None, None)."""
+    if fault := _no_light(facts, scan):
+        return fault
     if tuple(facts["shape"]) != typical["shape"]:
         return "wrong_size", f"has {facts['shape']} rows and columns, most of the session {list(typical['shape'])}"
-    if scan["bayer_pattern"] == "auto" and facts["bayer_pattern"] not in (None, typical["pattern"]):
-        return "wrong_bayer_pattern", f"is {facts['bayer_pattern']}, most of the session {typical['pattern']}"
+    if scan["bayer_pattern"] == "auto" and scan["colour_mode"] != "mono" and facts["bayer_pattern"]:
+        if facts["bayer_pattern"] not in PATTERNS:
+            return "unknown_bayer_pattern", f"BAYERPAT is {facts['bayer_pattern']!r}: none of {', '.join(PATTERNS)}"
+        if typical["pattern"] and facts["bayer_pattern"] != typical["pattern"]:
+            return "wrong_bayer_pattern", f"is {facts['bayer_pattern']}, most of the session {typical['pattern']}"
     if facts["camera"] and facts["camera"] != typical["camera"]:
         return "other_camera", f"is from {facts['camera']!r}, most of the session from {typical['camera']!r}"
     if facts["nan_share"] > scan["nan_share_max"]:
@@ -130,10 +153,15 @@ def _fault(facts, scan, typical, peers, seen):
         return "all_zero", "no pixel is above 0"
     if facts["n_highest"] > n_pixels / 2:
         return "all_saturated", f"most pixels are at {facts['highest_adu']:g} ADU"
+    if facts["noise_adu"] == 0:
+        return "no_noise", f"its sky is one value, {facts['level_adu']:g} ADU: clipped, or not as the camera wrote it"
     if facts["pixel_sha256"] in seen:
         return "duplicate", f"holds the same pixels as {seen[facts['pixel_sha256']]}"
     if facts["bitpix"] != typical["bitpix"] and facts["noise_adu"] < 0.5 * _peer(peers, facts, "noise_adu"):
         return "stacked_product", f"BITPIX {facts['bitpix']} with little noise among BITPIX {typical['bitpix']} lights"
+    # Of a light whose header tells another exposure that is known; here pixels tell of exposures that are not.
+    mine = facts["exposure_s"]
+    peers = [f for f in peers if not f["exposure_s"] or not mine or abs(f["exposure_s"] / mine - 1) < 0.5]
     noise, peaks = _peer(peers, facts, "noise_adu"), _peer(peers, facts, "n_peaks")
     if len(peers) >= 3 and facts["noise_adu"] < ODD_NOISE_RATIO * noise and facts["n_peaks"] < ODD_PEAK_SHARE * peaks:
         return "odd_exposure", (
@@ -149,7 +177,7 @@ def _peer(peers, facts, key):
 
 
 def _warnings(facts, scan, exposure, tolerance_percent):
-    warnings = []
+    warnings = ["bad_card"] if facts["bad_cards"] else []
     if facts["n_peaks"] >= FEWEST_PEAKS and 8 < facts["reach"] < STRETCHED_REACH:
         if (1 - 8 / facts["reach"]) ** facts["n_peaks"] < STRETCHED_CHANCE:
             warnings.append("nonlinear")
@@ -198,9 +226,14 @@ def check(decided, assumptions):
     """
     used = {s: [f for f in result["files"] if f["status"] != "excluded"] for s, result in decided.items()}
     modes = {s: result["colour_mode"] for s, result in decided.items() if used[s]}
-    if len(set(modes.values())) > 1:
-        listing = ", ".join(f"{s} {mode}" for s, mode in modes.items())
-        raise Stop("mixed_colour_modes", f"mono and colour lights in one run ({listing}): make one run for each")
+    kinds = {s: decided[s]["kinds"] for s in modes}
+    if len({kind for counts in kinds.values() for kind in counts}) > 1 or len(set(modes.values())) > 1:
+        listing = "; ".join(f"{s}: {' and '.join(f'{n} {k}' for k, n in c.items())}" for s, c in kinds.items())
+        raise Stop(
+            "mixed_colour_modes",
+            f"mono and colour (osc) lights in one run ({listing}): make one run for each, leave files out by "
+            "scan.exclude, or say by scan.colour_mode or scan.bayer_pattern what they are",
+        )
     for s, mode in modes.items():
         if mode == "osc" and decided[s]["bayer_pattern"] is None:
             raise Stop(
@@ -245,7 +278,7 @@ def disk_need_bytes(batches, canvas_share=1.5):
     Parameters
     ----------
     batches : list of (int, int, int)
-        Used lights, rows and columns of each batch.
+        Lights to be written, rows and columns of each batch; 0 lights of one that is done.
     canvas_share : float
         Box of a moved light over the light: 1 without rotation, 2.2 at 45 degrees for frames of 9:16. ASSUME 1.5.
     """

@@ -28,6 +28,8 @@ class Sums:
         planes = len(self.planes["W2V"])
         sums = np.zeros((len(kernel.SUMS), planes, h, w))
         counts = np.zeros((4, planes, h, w), np.int64)
+        if min(self.box[2:]) == 0:  # of a batch without usable frames
+            return sums, counts, {name: (np.zeros_like(sums), np.zeros_like(counts[:2])) for name in self.tables}
         top, bottom = max(y0, self.box[0]), min(y0 + h, self.box[0] + self.box[2])
         out = {name: (np.zeros_like(sums), np.zeros((2, planes, h, w), np.int64)) for name in self.tables}
         if top >= bottom:

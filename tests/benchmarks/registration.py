@@ -2,7 +2,7 @@
 """Registration against known transforms, beside astroalign on the same star lists: prints the tables of
 docs/benchmarks.md.
 
-python tests/benchmarks/registration.py            (from the repository, about five minutes)
+python tests/benchmarks/registration.py            (from the repository, about ten minutes)
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import astroalign
+import numba
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +39,7 @@ def turned(angle_deg, scale=1.0, mirror=False, shift=(23.0, -41.0)):
 
 
 def scene(rng, n, transform, cloud=1.0):
-    """Frames of one field: n stars in the reference, those of the other dimmed by a cloud; errors go with brightness."""
+    """Two star lists of one field: n stars in the reference, the other dimmed by a cloud; errors go with brightness."""
     spread = 1.6 * max(1.0, geometry.area_scale(transform) ** -0.5)
     n_all = int(n * spread**2)
     sky = np.array([540, 960]) + (rng.uniform(0, 1, (n_all, 2)) - 0.5) * np.array([1080, 1920]) * spread
@@ -60,10 +61,10 @@ def scene(rng, n, transform, cloud=1.0):
     return lists
 
 
-def frame_of(star_list, time_s=0.0):
+def frame_of(star_list, scale_arcsec=None):
     record = {
         "stars": star_list | {"elongation": np.ones(len(star_list["x"]))},
-        "hint": dict.fromkeys(("ra_deg", "dec_deg", "scale_arcsec")),
+        "hint": {"ra_deg": None, "dec_deg": None, "scale_arcsec": scale_arcsec},
         "pixel_aspect": 1.0,
         "trailed": False,
     }
@@ -71,22 +72,28 @@ def frame_of(star_list, time_s=0.0):
     def read():
         raise NoMatch("star lists only")
 
-    return cascade.Frame(record, time_s, read)
+    return cascade.Frame(record, 0.0, read)
 
 
-def ours(fixed, moving):
+def with_headers(fixed, moving, scale):
+    """Our registration where headers tell focal length and pixel size."""
+    return ours(fixed, moving, scale, told=True)
+
+
+def ours(fixed, moving, scale=1.0, told=False):
     reference = {
         "stars": fixed,
         "shape": SHAPE,
-        "hint": frame_of(fixed).hint,
+        "hint": frame_of(fixed, 1.0 if told else None).hint,
         "aspect": 1.0,
         "read": frame_of(fixed).read,
     }
-    found = cascade.register([frame_of(moving)], [("reference", fixed)], reference, SHAPE, **LIMITS)
+    frame = frame_of(moving, scale if told else None)
+    found = cascade.register([frame], [("reference", fixed)], reference, SHAPE, **LIMITS)
     return found["results"][0].get("transform")
 
 
-def theirs(fixed, moving):
+def theirs(fixed, moving, scale):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -99,10 +106,11 @@ def theirs(fixed, moving):
 
 
 def star_list_table(n_trials=40):
-    print(
-        "| case | stars in the reference | registered | median error px | rms px | astroalign: registered | median | rms |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    head = "| case | stars in the reference |"
+    for name in ("", "with header scales: ", "astroalign: "):
+        head += f" {name}registered | median error px | rms px |"
+    print(head)
+    print("|---|---|" + "---|" * 9)
     cases = [(f"rotation {a:g}°", {"angle_deg": a}, 1.0) for a in (0.5, 37, 180)]
     cases += [("mirrored, 37°", {"angle_deg": 37, "mirror": True}, 1.0)]
     cases += [(f"scale {s:g}, 37°", {"angle_deg": 37, "scale": s}, 1.0) for s in (0.5, 0.7, 1.4, 2.0)]
@@ -111,13 +119,13 @@ def star_list_table(n_trials=40):
         true = turned(**arguments)
         for n in (300, 30, 12):
             rng = np.random.default_rng(n)
-            errors = {ours: [], theirs: []}
+            errors = {ours: [], with_headers: [], theirs: []}
             for _ in range(n_trials):
                 fixed, moving = scene(rng, n, true, cloud)
                 # Errors in the corners of what both frames show.
                 corners = CORNERS if geometry.area_scale(true) <= 1 else geometry.apply(geometry.inverse(true), CORNERS)
                 for method, out in errors.items():
-                    transform = method(fixed, moving)
+                    transform = method(fixed, moving, arguments.get("scale", 1.0))
                     if transform is None:
                         continue
                     gap = geometry.apply(transform, corners) - geometry.apply(true, corners)
@@ -128,7 +136,7 @@ def star_list_table(n_trials=40):
                 f"{len(e) / n_trials:.0%} | {_number(np.median(e) if e else np.nan)} | {_rms(e)}"
                 for e in errors.values()
             ]
-            print(f"| {name} | {n} | {row[0]} | {row[1]} |", flush=True)
+            print(f"| {name} | {n} | {' | '.join(row)} |", flush=True)
 
 
 def _number(value):
@@ -196,10 +204,32 @@ def frame_table():
         print(f"| {name} | {' | '.join(map(str, count))} | {np.median(errors):.3f} | {max(errors):.2f} |", flush=True)
 
 
+def tasks_of(options):
+    """The image of a simulated light, and what is timed on it: name -> callable."""
+    made = series.Series(options)
+    image = made.light(0)[0].astype(np.float32)
+    cell = np.array([[1, 0], [2, 1]]) if options.pattern else np.zeros((2, 2), np.int64)
+    noise = stars.sky_noise(image, options.pattern)[1]
+    found = stars.find(image, options.pattern, sigma=4, max_stars=250, saturation=64000)
+    fixed = {key: found[key] for key in ("x", "y", "position_error", "flux")}
+    planes = prewarp.demosaic(image, cell) if options.pattern else image[None]
+    near = np.zeros(image.shape, np.uint8)
+    box = (0, 0, *image.shape)
+    return image, {
+        "detection and star fits": lambda: stars.find(image, options.pattern, sigma=4, max_stars=250, saturation=64000),
+        "defective pixels": lambda: detection.defects(image, cell, noise, 6.0),
+        "matching (250 stars)": lambda: ours(fixed, fixed),
+        "Lanczos-3, rotated": lambda: prewarp.warp(
+            planes, cell, 1, np.zeros((len(planes), 2), int), near, turned(1.0), box
+        ),
+        "Lanczos-3, shifted": lambda: prewarp.warp(
+            planes, cell, 1, np.zeros((len(planes), 2), int), near, turned(0.0), box
+        ),
+    }
+
+
 def speed_table():
     """CPU seconds a frame on one thread."""
-    import numba
-
     numba.set_num_threads(1)
     print("| CPU s a frame | 2 MP colour | 24 MP mono |")
     print("|---|---|---|")
@@ -208,28 +238,7 @@ def speed_table():
         Options(n_frames=2, height_px=1080, width_px=1920, seed=5),
         Options(n_frames=2, height_px=4000, width_px=6000, seed=5, pattern=None),
     ):
-        made = series.Series(options)
-        image = made.light(0)[0].astype(np.float32)
-        cell = np.array([[1, 0], [2, 1]]) if options.pattern else np.zeros((2, 2), np.int64)
-        noise = stars.sky_noise(image, options.pattern)[1]
-        found = stars.find(image, options.pattern, sigma=4, max_stars=250, saturation=64000)
-        fixed = {key: found[key] for key in ("x", "y", "position_error", "flux")}
-        planes = prewarp.demosaic(image, cell) if options.pattern else image[None]
-        near = np.zeros(image.shape, np.uint8)
-        box = (0, 0, *image.shape)
-        tasks = {
-            "detection and star fits": lambda: stars.find(
-                image, options.pattern, sigma=4, max_stars=250, saturation=64000
-            ),
-            "defective pixels": lambda: detection.defects(image, cell, noise, 6.0),
-            "matching (250 stars)": lambda: ours(fixed, fixed),
-            "Lanczos-3, rotated": lambda: prewarp.warp(
-                planes, cell, 1, np.zeros((len(planes), 2), int), near, turned(1.0), box
-            ),
-            "Lanczos-3, shifted": lambda: prewarp.warp(
-                planes, cell, 1, np.zeros((len(planes), 2), int), near, turned(0.0), box
-            ),
-        }
+        image, tasks = tasks_of(options)
         for name, task in tasks.items():
             task()
             start = time.process_time()
@@ -244,9 +253,6 @@ def speed_table():
 
 if __name__ == "__main__":
     night.LATITUDE_DEG = 48.0
-    star_list_table()
-    print()
-    if "--lists" not in sys.argv:
-        frame_table()
-    print()
-    speed_table()
+    for table in (star_list_table, frame_table, speed_table):
+        table()
+        print()

@@ -18,9 +18,23 @@ def test_check_disk__stops_where_there_is_too_little_room(tmp_path, monkeypatch)
         check_disk(DECIDED, FACTS, tmp_path)
     assert stop.value.status == "insufficient_disk_space"
     # What the run has written already needs no room again.
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work/a.fits").write_bytes(b"x" * 100)
+    batch = tmp_path / "work/prewarp/01_a/0001.fits"
+    batch.parent.mkdir(parents=True)
+    batch.write_bytes(b"x" * 100)
     assert check_disk(DECIDED, FACTS, tmp_path)["written_bytes"] == 100
+
+
+def test_check_disk__a_batch_with_sums_is_done_with_or_without_its_pixels(tmp_path):
+    whole = check_disk(DECIDED, FACTS, tmp_path)["need_bytes"]
+    sums = tmp_path / "work/sums/01_a/0002.fits"
+    sums.parent.mkdir(parents=True)
+    sums.write_bytes(b"x")
+    (tmp_path / "work/prewarp/01_a").mkdir(parents=True)
+    (tmp_path / "work/prewarp/01_a/0002.fits").write_bytes(b"x" * 100)
+    told = check_disk(DECIDED, FACTS, tmp_path)
+    assert (
+        told["written_bytes"] == 0 and whole / 2 < told["need_bytes"] + 4 * 60 * 2e6 * 1.5 < whole + 4 * 60 * 2e6 * 1.5
+    )
 
 
 def test_check_disk__leaves_excluded_lights_out(tmp_path):

@@ -61,6 +61,46 @@ def test_relative__with_known_brightness_stands_alone():
     assert found[7] == pytest.approx(scale[7], abs=4 * error[7]) and np.isnan(found[8]) and used[8] == 0
 
 
+def test_relative__a_frame_that_shares_no_stars_with_the_others_has_no_scale():
+    scale = np.log([1, 1, 0.03, 0.03])
+    frame, star = np.repeat(np.arange(4), 4), np.concatenate([range(4), range(4), range(4, 8), range(4, 8)])
+    flux = scale[frame] + np.linspace(5, 9, 8)[star]
+    found, error, brightness, used = photometry.relative(frame, star, flux, np.full(16, 1e-4), 4, 8, anchor=0)
+    assert found[:2] == pytest.approx([0, 0], abs=1e-9) and np.isnan(found[2:]).all() and np.isnan(error[2:]).all()
+    assert used.tolist() == [4, 4, 0, 0] and np.isnan(brightness[4:]).all()
+
+
+def test_relative__stars_tie_frames_over_others():
+    frame, star = np.repeat(np.arange(4), 6), np.concatenate([np.arange(6) + 3 * k for k in range(4)])
+    scale = np.array([0, -0.3, 0.4, -1.0])
+    flux = scale[frame] + np.linspace(5, 9, 15)[star]
+    found, *_ = photometry.relative(frame, star, flux, np.full(24, 1e-4), 4, 15, anchor=0)
+    assert found == pytest.approx(scale, abs=1e-3)
+
+
+def test_relative__one_star_in_three_channels_is_one_star():
+    frame, star = np.repeat([0, 1], 9), np.r_[np.arange(9), np.arange(9)]
+    other = (frame == 1) & (star % 3 == 0)  # the second frame shows one star, in all channels
+    keep = (frame == 0) | other
+    flux = np.where(frame == 1, -0.5, 0.0) + np.linspace(5, 9, 9)[star]
+    found, _, _, used = photometry.relative(
+        frame[keep], star[keep], flux[keep], np.full(keep.sum(), 1e-4), 2, 9, anchor=0, n_channels=3
+    )
+    assert np.isnan(found[1]) and used.tolist() == [3, 0]
+
+
+@pytest.mark.parametrize("exposures", [(10.0, 20.0), (np.nan, 20.0)])
+def test_filled_scale__goes_by_exposure_where_all_are_known(exposures):
+    log_scale = np.array([[0.2, 0.3], [np.nan, np.nan]])
+    typical = normalization.typical_scale(log_scale, np.array(exposures), None)
+    filled = normalization.filled_scale(log_scale, np.array(exposures), typical)
+    more = np.log(2) if np.isfinite(exposures).all() else 0
+    assert filled == pytest.approx(np.array([[0.2, 0.3], [0.2 + more, 0.3 + more]]))
+    # A session of which nothing is known goes by the first one, never by seconds.
+    alone = normalization.typical_scale(log_scale[1:], np.array([20.0]), typical)
+    assert normalization.filled_scale(log_scale[1:], np.array([20.0]), alone)[0] == pytest.approx(filled[1])
+
+
 @pytest.mark.parametrize("model", ["constant", "plane", "quadratic", "mesh"])
 def test_sky_fit__recovers_its_own_shape_under_a_nebula(model):
     rng = np.random.default_rng(6)

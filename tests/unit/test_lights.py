@@ -95,9 +95,55 @@ def test_pattern_for_header__is_read_back(pattern, order, height):
     assert bayer.pattern_of_header(header, (height, 6)) == pattern
 
 
-def test_pattern_of_header__refuses_other_mosaics():
-    with pytest.raises(lights.BadLight, match="unknown_bayer_pattern.*XTRANS"):
-        bayer.pattern_of_header(fits.Header({"BAYERPAT": "XTRANS"}), (8, 8))
+def test_pattern_of_header__hands_on_what_is_no_bayer_pattern():
+    assert bayer.pattern_of_header(fits.Header({"BAYERPAT": " xtrans"}), (8, 8)) == "XTRANS"
+    assert bayer.pattern_of_header(fits.Header({"BAYERPAT": "NONE"}), (8, 8)) is None
+
+
+def test_read__takes_infinite_pixels_for_missing_ones(tmp_path, pixels):
+    image = pixels.astype(np.float32)
+    image[1, 2], image[2, 3] = np.inf, -np.inf
+    read = lights.read(write(tmp_path / "a.fits", image))[0]
+    assert np.argwhere(~np.isfinite(read)).tolist() == [[1, 2], [2, 3]] and np.isnan(read[1, 2])
+
+
+def test_read__damaged_files_are_unreadable_and_no_error_of_the_run(tmp_path):
+    rng = np.random.default_rng(8)
+    fits.CompImageHDU(rng.normal(900, 30, (64, 96)).astype(np.int16)).writeto(tmp_path / "a.fits.fz")
+    whole = (tmp_path / "a.fits.fz").read_bytes()
+    fates = []
+    for _ in range(60):
+        content = bytearray(whole)
+        for at in rng.integers(5760, len(whole), 40):
+            content[at] = rng.integers(256)
+        (tmp_path / "b.fits.fz").write_bytes(content)
+        try:
+            lights.read(tmp_path / "b.fits.fz")
+            fates.append("read")
+        except lights.BadLight as bad:
+            fates.append(bad.reason)
+    assert set(fates) <= {"read", "unreadable", "truncated"} and "unreadable" in fates
+
+
+@pytest.mark.parametrize(
+    ("card", "key", "value"),
+    [
+        ("EXPTIME = 10,0", "exposure_s", None),
+        ("BAYERPAT= GRBG", "bayer_pattern", None),
+        ("DATE-OBS= '14/03/26'", "date_obs", None),
+        ("DATE-OBS= '2026-03-14T24:00:00'", "date_obs", None),
+        ("GAIN    = NAN", "camera_gain", None),
+        ("DATE-OBS= '2026-03-14T23:00:00Z'", "date_obs", "2026-03-14T23:00:00Z"),
+    ],
+)
+def test_inspect__a_card_that_cannot_be_read_is_a_missing_one(tmp_path, pixels, card, key, value):
+    path = write(tmp_path / "a.fits", pixels, OBSERVER="x")
+    content = path.read_bytes()
+    at = content.index(b"OBSERVER")
+    path.write_bytes(content[:at] + card.ljust(80).encode() + content[at + 80 :])
+    facts = inspection.inspect(path)
+    assert facts["error"] is None and facts[key] == value
+    assert facts["bad_cards"] == ([] if value else [card[:8].strip()])
 
 
 def test_inspect__measures_noise_and_level_where_the_converter_has_coarse_steps(tmp_path):

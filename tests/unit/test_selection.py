@@ -42,6 +42,8 @@ def light(k, **changes):
         "n_peaks": 40,
         "reach": 300.0,
         "pixel_sha256": f"pixels {k}",
+        "level_adu": 900.0,
+        "bad_cards": [],
     }
     return facts | changes
 
@@ -65,6 +67,9 @@ def decide(*sessions, **scan):
         ({"bitpix": -32, "noise_adu": 20.0}, "stacked_product"),
         ({"image_type": "Dark Frame"}, "not_a_light"),
         ({"noise_adu": 30.0, "n_peaks": 1}, "odd_exposure"),
+        ({"noise_adu": 30.0, "n_peaks": 1, "exposure_s": None}, "odd_exposure"),
+        ({"bayer_pattern": "XTRANS"}, "unknown_bayer_pattern"),
+        ({"noise_adu": 0.0}, "no_noise"),
     ],
 )
 def test_decide__gives_a_reason_code_and_keeps_the_rest(changes, reason):
@@ -80,6 +85,7 @@ def test_decide__gives_a_reason_code_and_keeps_the_rest(changes, reason):
         {"n_peaks": 0},  # a cloud: as noisy as the others
         {"noise_adu": 30.0},  # a short exposure, but of the same stars
         {"exposure_s": 30.0},
+        {"exposure_s": 1.0, "noise_adu": 30.0, "n_peaks": 1},  # as its header says
         {"bayer_pattern": None},
         {"camera": None},
         {"bitpix": -32},
@@ -109,6 +115,7 @@ def test_decide__later_sessions_change_nothing():
         ({"exposure_s": 10.6}, "other_exposure"),
         ({"nan_share": 0.01}, "nan_pixels"),
         ({"zero_share": 0.02}, "zero_pixels"),
+        ({"bad_cards": ["GAIN"]}, "bad_card"),
     ],
 )
 def test_decide__warns(changes, warning):
@@ -140,6 +147,28 @@ def test_decide__configuration_stands_for_headers_that_say_nothing():
     assert decide(bare)["s0"]["colour_mode"] == "mono"
 
 
+def test_decide__an_asked_mode_stands_over_headers():
+    result = decide([light(k) for k in range(4)], colour_mode="mono")["s0"]
+    assert (result["colour_mode"], result["bayer_pattern"], result["kinds"]) == ("mono", None, {"mono": 4})
+    assert [file["reason"] for file in result["files"]] == [None] * 4
+    odd = [light(k, bayer_pattern="XTRANS") for k in range(4)]
+    assert decide(odd, bayer_pattern="RGGB")["s0"]["bayer_pattern"] == "RGGB"
+    assert {file["reason"] for file in decide(odd)["s0"]["files"]} == {"unknown_bayer_pattern"}
+
+
+def test_decide__what_is_left_out_has_no_say():
+    product = light(9, bayer_pattern="GRBG", n_stacked=30)
+    result = decide([light(k, bayer_pattern=None, looks_cfa=False) for k in range(4)] + [product])["s0"]
+    assert (result["colour_mode"], result["kinds"]) == ("mono", {"mono": 4})
+
+
+def test_decide__a_session_without_usable_lights_is_like_the_first():
+    junk = light(9, error={"reason": "not_fits", "message": "junk"})
+    decided = decide([light(k) for k in range(4)], [junk])
+    assert (decided["s1"]["colour_mode"], decided["s1"]["bayer_pattern"]) == ("osc", "GRBG")
+    assert selection.check(decided, ASSUMPTIONS) == "reduced"
+
+
 def test_decide__leaves_out_what_the_user_names():
     files = decide([light(k) for k in range(4)], exclude=["light_0[13].fits"])["s0"]["files"]
     assert [file["reason"] for file in files] == [None, "excluded_by_user", None, "excluded_by_user"]
@@ -154,6 +183,8 @@ def test_decide__leaves_out_what_the_user_names():
             [[light(k) for k in range(4)], [light(k + 9, bayer_pattern=None, looks_cfa=False) for k in range(4)]],
             "mixed_colour_modes",
         ),
+        ([[light(k) for k in range(4)] + [light(9, bayer_pattern=None, looks_cfa=False)]], "mixed_colour_modes"),
+        ([[light(k, bayer_pattern=None, looks_cfa=False) for k in range(4)] + [light(9)]], "mixed_colour_modes"),
         ([[light(k, filter="Ha" if k % 2 else "OIII") for k in range(4)]], "mixed_filters"),
         ([[light(k) for k in range(4)], [light(k + 9, filter="Ha") for k in range(4)]], "mixed_filters"),
         ([[light(k, bayer_pattern=None) for k in range(4)]], "no_bayer_pattern"),
