@@ -10,7 +10,7 @@ RUN_ID ?=
 UV := uv==0.13.9
 BIN := .venv/bin
 
-.PHONY: run test lint lock setup docs benchmark
+.PHONY: run test lint lock setup docs benchmark acceptance
 
 run: .venv/ready
 	@if [ -n "$(INPUT)" ] && [ -z "$(RUN_ID)" ]; then \
@@ -30,6 +30,14 @@ setup: .venv/ready
 
 docs: .venv/ready
 	$(BIN)/python docs/make_configuration.py > docs/configuration.md
+
+# Registration on made-up lists and frames, speed of its parts; some ten minutes.
+benchmark: .venv/ready
+	$(BIN)/python tests/benchmarks/registration.py
+
+# Efficiency, photometry, seams and rejection against simulated truth at full size; hours.
+acceptance: .venv/ready
+	$(BIN)/python tests/acceptance/suite.py
 
 .venv/ready: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit("Tilestack needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

@@ -17,6 +17,7 @@ include: "rules/registration.smk"
 include: "rules/metrics.smk"
 include: "rules/reconstruction.smk"
 include: "rules/product.smk"
+include: "rules/efficiency.smk"
 
 
 # Every product, not just the last: a failed job loses all its outputs, and a start makes only what is asked for here.

@@ -246,6 +246,7 @@ rule local_weights:
     params:
         objective=config["weights"]["objective"],
         quality_model=config["quality_model"],
+        profile=config["assumptions"]["pipeline_profile"],
         code=code("local_weights.py"),
     script:
         "../scripts/local_weights.py"

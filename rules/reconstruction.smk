@@ -1,8 +1,5 @@
 # Phase 9. Partial sums of a batch never change; a new night adds its own and one addition.
-REJECTION = {
-    key: config["tile_reconstruction"][key]
-    for key in ("reject", "kappa", "range_tolerance", "signal_tolerance", "grow_px")
-}
+REJECTION = {key: item for key, item in config["tile_reconstruction"].items() if key != "put_back_share"}
 
 
 rule reconstruct_batch:
@@ -16,6 +13,7 @@ rule reconstruct_batch:
         grid="<run>/artifacts/tile_grid.json",
         channels="<run>/artifacts/channel_split.json",
         layers=so_far("<run>/work/template/{session}.fits"),
+        layer_record="<run>/work/template/{session}.json",
     output:
         sums="<run>/work/sums/{session}/{batch}.fits",
         record="<run>/work/sums/{session}/{batch}.json",

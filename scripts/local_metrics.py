@@ -5,7 +5,7 @@ import numpy as np
 from tilestack import bayer, files, geometry, job, lattice, local, normalization, overlap, prewarped, records, template
 from tilestack.kernels import metrics
 
-COLUMNS = ("LN_T", "LN_T_ERROR", "NOISE", "PIXEL_NOISE", "SKY", "STRUCTURE", "STRUCTURE_ERROR")
+COLUMNS = ("LN_T", "LN_T_ERROR", "NOISE", "SKY", "STRUCTURE", "STRUCTURE_ERROR", "ENERGY")
 FRAME_COLUMNS = ("LN_FWHM", "LN_FWHM_ERROR", "N_STARS", "COVERAGE")
 
 
@@ -27,7 +27,7 @@ def local_metrics(paths, out, *, batch):
     mesh_px = read["record"]["mesh_px"]
     box = geometry.union_box([entry["box"] for entry in entries])
     tiles = lattice.tile_range(box, stride)
-    image, variance = (plane[0] for plane in template.read(paths["layers"], box))
+    image, variance, _ = (plane[0] for plane in template.read(paths["layers"], box))
     step = 2 if cell.max() > 0 else 1
     fine = metrics.band_pass(image, step)
     noise_of_template = float(np.nanmedian(variance)) if np.isfinite(variance).any() else 0.0
@@ -39,7 +39,7 @@ def local_metrics(paths, out, *, batch):
             mine = table["frame"] == place[entry["file"]]
             width = np.nan if fit["fwhm_px"] is None else fit["fwhm_px"]
             stars = local.star_fields(table, mine, log_flux, np.log(fit["scale"]), width_offset, width, tiles, stride)
-            slope, error = local.structure(
+            slope, error, energy = local.structure(
                 pixels.rows(k, box),
                 entry,
                 fine,
@@ -57,10 +57,11 @@ def local_metrics(paths, out, *, batch):
                 "LN_T_ERROR": stars["ln_t_error"],
                 **{
                     name: local.mesh_to_tiles(entry[key], entry["mesh_origin"], mesh_px, tiles, stride)
-                    for name, key in (("NOISE", "noise"), ("PIXEL_NOISE", "pixel_noise"), ("SKY", "sky"))
+                    for name, key in (("NOISE", "noise"), ("SKY", "sky"))
                 },
                 "STRUCTURE": slope,
                 "STRUCTURE_ERROR": error,
+                "ENERGY": energy,
                 "LN_FWHM": stars["ln_fwhm"],
                 "LN_FWHM_ERROR": stars["ln_fwhm_error"],
                 "N_STARS": stars["n_stars"],

@@ -5,7 +5,8 @@ from tilestack import job, records
 
 def local_metrics_summary(session_paths, out):
     sessions = [records.read(path) for path in session_paths]
-    kept = ("session", "tiles", "rms_ln_fwhm", "rms_ln_t", "rms_ln_variance", "predicted_gain")
+    changes = ("rms_ln_fwhm", "rms_ln_t", "rms_ln_variance", "predicted_gain")
+    kept = ("session", "tiles", *changes, "star_tiles", "structure_tiles", "structure_exponent")
     best = max(session["predicted_gain"] for session in sessions)
     records.write(
         out,

@@ -6,7 +6,7 @@ from tilestack import fields, files, job, records
 from tilestack.records import rounded
 
 
-def local_weights(paths, fields_path, record_path, *, objective, quality_model):
+def local_weights(paths, fields_path, record_path, *, objective, quality_model, profile):
     """paths: local and records (one for each batch), normalization, global_metrics."""
     normalized = records.read(paths["normalization"])
     whole_of = {frame["file"]: frame for frame in records.read(paths["global_metrics"])["frames"]}
@@ -23,6 +23,7 @@ def local_weights(paths, fields_path, record_path, *, objective, quality_model):
         normalized["reference_sky"],
         objective=objective,
         quality_model=quality_model,
+        profile=profile,
     )
     cards = {**grid, "TILEY0": tiles[0], "TILEX0": tiles[1], "NFRAMES": len(names)}
     with files.Writer(fields_path, cards) as writer:
@@ -38,6 +39,8 @@ def local_weights(paths, fields_path, record_path, *, objective, quality_model):
             **{f"rms_{key}": rounded(spread[key], 4) for key in changes},
             # Gain in squared S/N of local weights over one weight a frame (docs/method.md).
             "predicted_gain": rounded(sum(spread[key] ** 2 for key in changes), 4),
+            **{key: spread[key] for key in ("star_tiles", "structure_tiles")},
+            "structure_exponent": rounded(spread["structure_exponent"], 3),
             "frames": [
                 {
                     **{key: frame[key] for key in ("file", "session", "batch", "index", "exposure_s")},
@@ -62,4 +65,5 @@ if __name__ == "__main__":
             snakemake.output.record,
             objective=snakemake.params.objective,
             quality_model=snakemake.params.quality_model,
+            profile=snakemake.params.profile,
         )

@@ -13,7 +13,14 @@ def prewarp(folder, registration_path, reference_path, image_path, record_path, 
     entries = prewarps.write_batch(Path(folder), frames, session, lattice, image_path, cfa=cfa, cosmetic=cosmetic)
     records.write(
         record_path,
-        {"session": session["session"], "batch": batch, "mesh_px": lattice["mesh_px"], "cfa": cfa, "frames": entries},
+        {
+            "session": session["session"],
+            "batch": batch,
+            "bayer_pattern": session["bayer_pattern"],
+            "mesh_px": lattice["mesh_px"],
+            "cfa": cfa,
+            "frames": entries,
+        },
     )
 
 

@@ -22,8 +22,10 @@ def registration(paths, out, *, folder, first_folder, **options):
     all_frames = [(batch, record) for batch, batch_record in batches.items() for record in batch_record["frames"]]
     used = [record for _, record in all_frames if record["status"] != "excluded"]
     first = records.read(paths["first"]) if paths["first"] else None
+    defects = registrations.defects_of(batches.values())
+    read = partial(luminance, pattern=head["bayer_pattern"], defects=defects)
     frames = [
-        cascade.Frame(record, time, partial(luminance, Path(folder, record["name"]), head["bayer_pattern"]))
+        cascade.Frame(record, time, partial(read, Path(folder, record["name"])))
         for record, time in zip(used, registrations.times(used), strict=True)
     ]
     targets = [("reference", cascade.arrays(lattice["stars"]))]
@@ -33,7 +35,12 @@ def registration(paths, out, *, folder, first_folder, **options):
         "shape": lattice["shape"],
         "hint": lattice["hint"],
         "aspect": lattice["pixel_aspect"],
-        "read": partial(luminance, Path(first_folder, lattice["file"]), lattice["bayer_pattern"])
+        "read": partial(
+            luminance,
+            Path(first_folder, lattice["file"]),
+            pattern=lattice["bayer_pattern"],
+            defects=first["defects"] if first else defects,
+        )
         if first_folder
         else None,
     }
@@ -57,7 +64,7 @@ def registration(paths, out, *, folder, first_folder, **options):
             **{key: head[key] for key in HEAD},
             "model": found["model"],
             "distortion": found["distortion"],
-            "defects": registrations.defects_of(batches.values()),
+            "defects": defects,
             "stars": {key: rounded(values, 7) for key, values in master.items()},
             "frames": entries,
         },
@@ -77,11 +84,14 @@ def check_whole(results, session, reference):
     )
 
 
-def luminance(path, pattern):
-    """Luminance of a light on its own pixels; read only where a frame has no stars to go by."""
+def luminance(path, *, pattern, defects):
+    """Luminance of a light on its own pixels, without the defects: those of two frames agree where no star does."""
     from tilestack import lights, stars
+    from tilestack.kernels import prewarp
 
     image, _ = lights.read(path)
+    prewarp.replace_defects(image, np.column_stack([defects["y"], defects["x"]]), 1 if pattern is None else 2)
+    image[:2] = image[-2:] = image[:, :2] = image[:, -2:] = np.nan  # where defects are not looked for
     proxy, scale = stars.luminance(image, pattern)
     return np.repeat(np.repeat(proxy, scale, 0), scale, 1)
 

@@ -14,7 +14,7 @@ def tile_reconstruction(paths, image_path, record_path, *, put_back_share):
     """paths: sums (lists by session), records (one a batch), weights, fields (one a session), overlap, grid."""
     overlap, grid = records.read(paths["overlap"]), records.read(paths["grid"])
     canvas = tuple(overlap["canvas"])
-    tiles = tile_means.Means((*overlap["tiles"]["first"], *overlap["tiles"]["shape"]), grid["stride_px"])
+    tiles = tile_means.Means((*overlap["tiles"]["first"], *overlap["tiles"]["shape"]), grid["stride_px"], canvas)
     with (
         contextlib.ExitStack() as stack,
         files.Writer(image_path, {"LATTY0": canvas[0], "LATTX0": canvas[1]}) as writer,
@@ -35,7 +35,9 @@ def tile_reconstruction(paths, image_path, record_path, *, put_back_share):
                     writer.put(place, planes[name][k].astype(dtype), first)
             tiles.add(band, planes)
     per_tile = tiles.means()
-    n_eff, predicted = tile_means.effective_frames(paths["fields"], tiles.range)
+    by_weights = tile_means.of_weights(paths["fields"], tiles.range)
+    # The noise that is there against the noise of one weight a frame by formula.
+    by_weights["achieved_gain"] = (1 + by_weights["predicted_gain"]) / per_tile["split_chi2"] - 1
     frames = [
         f | {"session": r["session"], "batch": r["batch"]}
         for r in map(records.read, paths["records"])
@@ -55,6 +57,7 @@ def tile_reconstruction(paths, image_path, record_path, *, put_back_share):
             "eta_sb": rounded(whole["eta_sb"]),
             "differs_px": whole["differs_px"],
             "saturated_px": whole["saturated_px"],
+            "boundary_step": rounded(tiles.boundary_step(), 4),
             "sessions": [
                 {key: gain[key] for key in ("session", "rms_ln_fwhm", "rms_ln_t", "rms_ln_variance", "predicted_gain")}
                 for gain in gains
@@ -62,9 +65,7 @@ def tile_reconstruction(paths, image_path, record_path, *, put_back_share):
             "tiles": {
                 "first": tiles.range[:2],
                 "shape": tiles.range[2:],
-                **{key: rounded(values, 4) for key, values in per_tile.items()},
-                "effective_frames": rounded(n_eff, 4),
-                "fwhm_px": rounded(predicted, 4),
+                **{key: rounded(values, 4) for key, values in (per_tile | by_weights).items()},
             },
             "frames": frames,
         },

@@ -16,7 +16,7 @@ def frame_state(k, options):
         frame and how it is turned; ``fwhm_px``, ``beta``, ``elongation``, ``elongation_angle``, ``aureole``, ``coma``,
         ``tilt`` and ``bumps`` of the profile; ``transparency``; ``cloud`` (null or its waves and its front); ``sky``
         over the first frame's; ``glow`` of the gradient; ``trails``; ``cosmics``; ``smear`` (null, or the trail that
-        each star is).
+        each star is); ``quadrant``: transparency of the quadrant of low rows and columns, on top.
     """
     rng = np.random.default_rng([options.seed, 1, k])
     slow = np.random.default_rng([options.seed, 2, k // 4])  # what holds for four frames
@@ -40,20 +40,23 @@ def frame_state(k, options):
             options.transparency_spread * (0.6 * np.sin(2 * np.pi * time_h / 1.3 + phase[1]) + 0.8 * rng.normal())
         ),
         "cloud": _cloud(rng, options) if rng.uniform() < options.cloud_share else None,
-        "sky": 1 + 0.10 * time_h + 0.02 * rng.normal(),
+        "sky": (1 + 0.10 * time_h) * np.exp(options.sky_spread * rng.normal()),
         "glow": {
             "size": options.gradient * (1 + 0.5 * np.sin(2 * np.pi * time_h + phase[2])),
             "angle": phase[3] + 0.8 * time_h,
             "length": 0.7,
         },
         "trails": _trails(rng, options),
-        "cosmics": int(rng.poisson(options.height_px * options.width_px * 1.5e-6)),
+        "cosmics": int(rng.poisson(options.height_px * options.width_px * options.cosmic_share)),
     }
     fault = np.random.default_rng([options.seed, 6, k])  # a stream of its own, so that faults change nothing else
     if fault.uniform() < options.thick_cloud_share:
-        state["transparency"] *= 0.03
+        state["transparency"] *= fault.uniform(options.thick_cloud_least, options.thick_cloud_most)
     smear = {"length_px": options.smear_px, "angle": fault.uniform(0, np.pi)}
     state["smear"] = smear if fault.uniform() < options.smear_share else None
+    # In pairs above and below one, so that no mean or median over the frames has a say in what is right.
+    quadrant = np.random.default_rng([options.seed, 7, k // 2]).normal() * (1 - 2 * (k % 2))
+    state["quadrant"] = float(np.exp(options.quadrant_spread * quadrant))
     return state
 
 
@@ -67,7 +70,8 @@ def _field_angle(time_h, options):
 def _bumps(rng, options):
     """Places where the seeing differs: y, x and radius over the frame's longer side, and size."""
     return [
-        (rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5), rng.uniform(0.15, 0.4), rng.normal(0, 0.04)) for _ in range(3)
+        (rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5), rng.uniform(0.15, 0.4), rng.normal(0, options.local_seeing))
+        for _ in range(3)
     ]
 
 
@@ -105,6 +109,12 @@ def cloud_depth(cloud, y, x):
     for k, angle, phase in cloud["waves"]:
         pattern += np.sin(k * (x * np.cos(angle) + y * np.sin(angle)) + phase) / len(cloud["waves"])
     return cloud["depth"] * (1 + 0.8 * pattern) / (1 + np.exp(-ahead / 0.08))
+
+
+def through_quadrant(state, y, x):
+    """Share of the light that the quadrant of low rows and columns lets through; its edges are soft."""
+    inside = 1 / (1 + np.exp(np.clip(y / 0.008, -50, 50))) / (1 + np.exp(np.clip(x / 0.008, -50, 50)))
+    return 1 + (state["quadrant"] - 1) * inside
 
 
 def glow(state, y, x):

@@ -34,8 +34,18 @@ class Options:
     transparency_spread, cloud_share, trail_share, gradient : float
         Rms of the log transparency; shares of frames with cloud and with a trail; size of the sky gradient over the
         sky.
-    thick_cloud_share, smear_share, smear_px : float
-        Shares of frames that lose 97 % of their light, and whose stars are trails of so many pixels.
+    sky_spread : float
+        Rms of the logarithm of the sky over the frames.
+    local_seeing : float
+        Rms of the bumps of the FWHM over the field of a frame, relative.
+    thick_cloud_share, thick_cloud_least, thick_cloud_most : float
+        Share of frames of which only a part of the light comes through, anything between these shares.
+    quadrant_spread : float
+        Rms over the frames of the log transparency of one quadrant (low rows and columns), on top.
+    smear_share, smear_px : float
+        Share of frames whose stars are trails of so many pixels.
+    cosmic_share : float
+        Share of pixels in which a cosmic ray begins.
     rotation : bool
         Alt-azimuth field rotation.
     hot_share : float
@@ -69,9 +79,15 @@ class Options:
     cloud_share: float = 0.2
     trail_share: float = 0.15
     gradient: float = 0.12
+    sky_spread: float = 0.02
+    local_seeing: float = 0.04
     thick_cloud_share: float = 0.0
+    thick_cloud_least: float = 0.03
+    thick_cloud_most: float = 0.03
+    quadrant_spread: float = 0.0
     smear_share: float = 0.0
     smear_px: float = 10.0
+    cosmic_share: float = 1.5e-6
     rotation: bool = True
     hot_share: float = 4e-4
     faint_stars: bool = True

@@ -48,38 +48,58 @@ class Series:
         )
         return np.column_stack([turn, -turn @ centre])
 
-    def expected(self, state, extra_stars=None):
-        """Electrons of a frame before noise: sky, stars, extended light, trails; (h, w) float64.
+    def through(self, state):
+        """Share of the light that reaches a frame: (h, w) float64."""
+        y, x = self._places()
+        share = state["transparency"] * night.through_quadrant(state, y, x)
+        return share * np.exp(-night.cloud_depth(state["cloud"], y, x)) if state["cloud"] else share
 
-        Parameters
-        ----------
-        extra_stars : dict, optional
-            Further stars: ``x``, ``y`` from the centre of the field, ``flux`` in electrons a second.
-        """
+    def sky(self, state):
+        """Electrons of the sky of a frame: (h, w) float64."""
         o = self.options
-        h, w = o.height_px, o.width_px
-        y, x = np.mgrid[:h, :w]
-        y, x = (y - (h - 1) / 2) / max(h, w), (x - (w - 1) / 2) / max(h, w)
+        y, x = self._places()
         channel = np.array([scene.SKY_COLOUR[c] for c in o.channels])[self.cell]
-        colour = np.tile(channel, (h // 2 + 1, w // 2 + 1))[:h, :w]
+        colour = np.tile(channel, (o.height_px // 2 + 1, o.width_px // 2 + 1))[: o.height_px, : o.width_px]
         sky = o.sky_e_s * o.exposure_s * state["sky"] * colour * night.glow(state, y, x)
-        light = np.zeros((h, w))
+        return sky * (1 + 0.3 * night.cloud_depth(state["cloud"], y, x)) if state["cloud"] else sky
+
+    def expected(self, state):
+        """Electrons of a frame before noise: sky, stars, extended light, trails; (h, w) float64."""
+        o = self.options
+        light = np.zeros((o.height_px, o.width_px))
         transform = self.transform(state)
         middle = (self.grid.shape[1] - 1) / 2
         on_grid = transform + np.array([[0, 0, middle], [0, 0, middle]])
         if o.extended:
             kernels.add_extended(light, self.cell, self.grid, on_grid, o.exposure_s)
-        for group in (self.stars, extra_stars):
-            if group is not None:
-                self._add_stars(light, group, state, transform)
-        light *= state["transparency"]
-        if state["cloud"]:
-            depth = night.cloud_depth(state["cloud"], y, x)
-            light *= np.exp(-depth)
-            sky *= 1 + 0.3 * depth
-        for trail in state["trails"]:
-            light += _trail(trail, y * max(h, w), x * max(h, w), max(h, w)) * o.exposure_s * o.sky_e_s / 4
-        return sky + light + self.dark * o.exposure_s
+        self._add_stars(light, self.stars, state, transform)
+        return self.sky(state) + light * self.through(state) + self.dark * o.exposure_s + self.trails(state)
+
+    def trails(self, state):
+        """Electrons of the satellites of a frame: (h, w) float64, or 0."""
+        o = self.options
+        size = max(o.height_px, o.width_px)
+        y, x = self._places()
+        light = [_trail(trail, y * size, x * size, size) for trail in state["trails"]]
+        return sum(light) * o.exposure_s * o.sky_e_s / 4
+
+    def added(self, state, stars):
+        """Electrons of further stars alone, as a frame sees them: (h, w) float64.
+
+        Parameters
+        ----------
+        stars : dict
+            ``x``, ``y`` from the centre of the field, ``flux`` (n, c) in electrons a second.
+        """
+        light = np.zeros((self.options.height_px, self.options.width_px))
+        self._add_stars(light, stars, state, self.transform(state))
+        return light * self.through(state)
+
+    def _places(self):
+        """Rows and columns from the middle of the frame, over its longer side."""
+        h, w = self.options.height_px, self.options.width_px
+        y, x = np.mgrid[:h, :w]
+        return (y - (h - 1) / 2) / max(h, w), (x - (w - 1) / 2) / max(h, w)
 
     def _add_stars(self, light, group, state, transform):
         o = self.options
@@ -121,14 +141,13 @@ class Series:
             width += height / (1 + ((y - by) ** 2 + (x - bx) ** 2) / radius**2)
         return width
 
-    def light(self, k, extra_stars=None):
+    def light(self, k):
         """Light `k`: (h, w) uint16, and its state."""
         o = self.options
         state = night.frame_state(k, o)
         rng = np.random.default_rng([o.seed, 5, k])
-        electrons = rng.poisson(self.expected(state, extra_stars)) + rng.normal(0, o.read_noise_e, self.dark.shape)
-        for _ in range(state["cosmics"]):
-            _cosmic(electrons, rng)
+        electrons = rng.poisson(self.expected(state)) + rng.normal(0, o.read_noise_e, self.dark.shape)
+        electrons += cosmics(o, k, state)
         adu = electrons / o.gain_e_adu + o.bias_adu
         adu[self.dead] = 0
         # Converters of fewer bits have their top step below 65535.
@@ -171,6 +190,15 @@ def _trail(trail, y, x, size):
     across = y * np.cos(trail["angle"]) - x * np.sin(trail["angle"]) - trail["offset"] * size
     brightness = 1 + trail["tumble"] * np.sin(2 * np.pi * along / (trail["period"] * size))
     return trail["peak"] * brightness / np.cosh(np.clip(across / trail["width_px"], -30, 30)) ** 2
+
+
+def cosmics(options, k, state):
+    """Electrons of the cosmic rays of light `k`: (h, w) float64."""
+    rng = np.random.default_rng([options.seed, 8, k])
+    electrons = np.zeros((options.height_px, options.width_px))
+    for _ in range(state["cosmics"]):
+        _cosmic(electrons, rng)
+    return electrons
 
 
 def _cosmic(electrons, rng):

@@ -36,7 +36,8 @@ def prepared(image):
     small = np.where(np.isfinite(small), small, np.nanmedian(small)).astype(float)
     band = ndimage.gaussian_filter(small, 1.0) - ndimage.gaussian_filter(small, 10.0)
     scatter = 1.4826 * np.median(np.abs(band - np.median(band)))
-    return np.clip(band / max(scatter, 1e-12), -6, 20), factor
+    # A track of a particle, clipped, weighs too little to be taken for the field.
+    return np.clip(band / max(scatter, 1e-12), -6, 6), factor
 
 
 def _phase_correlation(one, other):

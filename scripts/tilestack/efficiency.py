@@ -58,6 +58,7 @@ def score(read, used):
     live = sum(exposures) if all(exposures) else None
     listed = [f for f in read["registration"]["frames"] if f["status"] != "excluded"]
     lost = 1 - len(used) / len(listed)
+    seen = read["reconstruction"]["summary"]["mean_frames"] / max(1 - rejected, 1e-9)
     eta_sb = read["reconstruction"]["eta_sb"]
     return {
         "eta_sb": rounded(eta_sb, 4),
@@ -69,5 +70,7 @@ def score(read, used):
             {"cause": "registration", "share": rounded(lost, 4)},
             {"cause": "weights", "share": rounded(1 - by_weights, 4)},
             {"cause": "rejection", "share": rounded(rejected, 4)},
+            # Of the canvas, which holds all frames: what dithers and rotation leave to some frames only.
+            {"cause": "coverage", "share": rounded(1 - seen / max(len(used), 1), 4)},
         ],
     }

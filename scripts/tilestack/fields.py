@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from tilestack import files, local, records, weights
+from tilestack import files, local, records, sharpness, weights
 
 
-def make(measured, tiles, stride, whole, fits, reference_sky, *, objective, quality_model):
+def make(measured, tiles, stride, whole, fits, reference_sky, *, objective, quality_model, profile):
     """Fields of all frames of a session.
 
     Parameters
@@ -18,17 +18,19 @@ def make(measured, tiles, stride, whole, fits, reference_sky, *, objective, qual
         Entries of the global metrics and of the normalisation of the frames.
     reference_sky : list of dict
         Smooth sky of the reference by channel (``sky.fit``).
-    objective, quality_model : str
+    objective, quality_model, profile : str
         As in the configuration.
 
     Returns
     -------
     fields : dict
-        ``SCALE``, ``SKY`` (ADU), ``VARIANCE``, ``PIXEL_VARIANCE`` (ADU^2, normalised), ``WEIGHT``: (n, c, ny, nx);
-        ``FWHM`` (lattice pixels) and ``COVERAGE``: (n, ny, nx).
+        ``SCALE``, ``SKY`` (ADU), ``VARIANCE`` (ADU^2, normalised, by lattice area), ``FWHM`` (lattice pixels; the
+        same for all channels), ``WEIGHT``: (n, c, ny, nx); ``COVERAGE``: (n, ny, nx).
     spread : dict
         rms of the true local deviations: ``ln_fwhm``, ``ln_t``, ``ln_variance``; and by frame those of its fields:
-        ``frame_ln_t``, ``frame_ln_fwhm``.
+        ``frame_ln_t``, ``frame_ln_fwhm``. ``structure_exponent``: how the slope of structure falls with FWHM, NaN where
+        the session does not tell. ``star_tiles``, ``structure_tiles``: tiles of frames whose FWHM has stars behind it,
+        and structure alone.
     """
     # Only where a frame has pixels: how far a session's tiles reach on goes with its batches, and must change nothing.
     covered = np.nan_to_num(measured["COVERAGE"]) > 0
@@ -42,15 +44,21 @@ def make(measured, tiles, stride, whole, fits, reference_sky, *, objective, qual
         ln_t = np.nansum(precision * measured["LN_T"], axis=1) / total
         ln_t_error = np.where(total > 0, total**-0.5, np.nan)
     ln_t, tau2 = weights.shrunk(np.where((total > 0) & covered, ln_t, np.nan), ln_t_error)
-    ln_fwhm, eps2 = weights.shrunk(np.where(covered, measured["LN_FWHM"], np.nan), measured["LN_FWHM_ERROR"])
+    by_structure = sharpness.from_structure(
+        measured["STRUCTURE"],
+        measured["STRUCTURE_ERROR"],
+        np.log(scale)[:, :, None, None] + ln_t[:, None],
+        np.log(fwhm),
+    )
+    width, width_error = sharpness.combined(measured["LN_FWHM"], measured["LN_FWHM_ERROR"], *by_structure[:2])
+    with_stars = np.isfinite(measured["LN_FWHM"]) & covered
+    ln_fwhm, eps2 = weights.shrunk(np.where(covered, width, np.nan), width_error)
     # Raw pixels of a finer scale are more to a lattice pixel: their noise counts by area.
     area, error = (records.array([f[key] for f in whole]) for key in ("area", "error_px"))
     noise = measured["NOISE"] * np.sqrt(area)[:, None, None, None]
     typical = typical * np.sqrt(area)[:, None]
-    # What a place has in all frames (a nebula, a corner) gains nothing: only what changes there from frame to frame.
-    log_variance = 2 * np.log(noise / typical[:, :, None, None])
-    covered_too = np.broadcast_to(covered[:, None], log_variance.shape)
-    beta2 = float(np.nanvar((log_variance - log_variance.mean(0))[covered_too])) if len(whole) > 1 else 0.0
+    log_variance, beta2 = _variances(2 * np.log(noise / typical[:, :, None, None]), covered)
+    variance = typical[:, :, None, None] ** 2 * np.exp(log_variance)
 
     t = scale[:, :, None, None] * np.exp(ln_t)[:, None]
     width = (fwhm[:, None, None] * np.exp(ln_fwhm))[:, None]
@@ -62,21 +70,74 @@ def make(measured, tiles, stride, whole, fits, reference_sky, *, objective, qual
         sky[k] = local.sky_to_tiles(fit["sky"], tiles, stride) + shift
     if quality_model == "zscore":
         weight = records.array([f["weight"] for f in whole]).reshape(shape)[:, :, None, None]
-        weight = np.broadcast_to(weight, t.shape)
+        roundness = np.broadcast_to(records.array([f["roundness"] for f in whole])[:, None, None, None], t.shape)
+        score = weights.zscore_local(
+            np.broadcast_to(width, t.shape),
+            roundness,
+            t / noise,
+            measured["ENERGY"] / noise**2,
+            measured["SKY"] / t,
+            np.broadcast_to(with_stars[:, None], t.shape),
+        )
+        weight = weight * np.exp(score)
     else:
         smeared = weights.smeared(width, error[:, None, None, None])
-        weight = weights.physical(t, noise**2, np.broadcast_to(smeared, t.shape), objective)
+        weight = weights.physical(t, variance, np.broadcast_to(smeared, t.shape), objective)
+    if profile == "practical":
+        weight = np.broadcast_to(np.exp(np.log(weight).mean(1, keepdims=True)), t.shape)
     fields = {
         "SCALE": t,
         "SKY": sky,
-        "VARIANCE": noise**2 / t**2,
-        "PIXEL_VARIANCE": measured["PIXEL_NOISE"] ** 2 / t**2,
+        "VARIANCE": variance / t**2,
+        "FWHM": np.broadcast_to(width, t.shape),
         "WEIGHT": weight,
-        "FWHM": np.broadcast_to(width, t.shape)[:, 0],
         "COVERAGE": np.nan_to_num(measured["COVERAGE"]),
     }
     spread = {"ln_fwhm": np.sqrt(eps2), "ln_t": np.sqrt(tau2), "ln_variance": np.sqrt(beta2)}
-    return fields, spread | {"frame_ln_t": ln_t.std((1, 2)), "frame_ln_fwhm": ln_fwhm.std((1, 2))}
+    structure_alone = np.isfinite(by_structure[0]) & ~with_stars & covered
+    return fields, spread | {
+        "frame_ln_t": ln_t.std((1, 2)),
+        "frame_ln_fwhm": ln_fwhm.std((1, 2)),
+        "structure_exponent": by_structure[2],
+        "star_tiles": int(with_stars.sum()),
+        "structure_tiles": int(structure_alone.sum()),
+    }
+
+
+def _variances(log_variance, covered):
+    """Local logarithms of the variance, of which what is error is drawn in; and the variance of the true ones.
+
+    What a place has in all frames (a nebula, a corner) stays: it weighs on all alike. What changes there from frame to
+    frame is the mean over 3x3 tiles, shrunk: an error of 5 % in the variance of a tile would cost 0.25 % of S/N^2.
+
+    Parameters
+    ----------
+    log_variance : (n, c, ny, nx) float64 array
+        Relative to the frame.
+    covered : (n, ny, nx) bool array
+    """
+    if len(log_variance) < 2:
+        return log_variance, 0.0
+    known = np.broadcast_to(covered[:, None], log_variance.shape)
+    values = np.where(known, log_variance, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pattern = values.sum(0) / known.sum(0)
+    pattern = np.where(known.any(0), pattern, log_variance.mean(0))
+    change = np.where(known, log_variance - pattern, 0.0)
+    # Neighbours measure the noise from other pixels: how they differ tells the error of one.
+    step = (change[..., 1:] - change[..., :-1])[known[..., 1:] & known[..., :-1]]
+    single = np.median(np.abs(step)) / 0.6745 / np.sqrt(2) if step.size else 0.0
+    n_near, total = _sum_of_nine(known.astype(float)), _sum_of_nine(change)
+    mean = np.where(known, total / np.maximum(n_near, 1), np.nan)
+    shrunk, beta2 = weights.shrunk(mean, np.where(known, single / np.sqrt(np.maximum(n_near, 1)), np.nan))
+    return pattern + shrunk, beta2
+
+
+def _sum_of_nine(values):
+    """Sum over 3x3 neighbours along the last two axes; 0 beyond the rims."""
+    padded = np.pad(values, [(0, 0), (0, 0), (1, 1), (1, 1)])
+    ny, nx = values.shape[-2:]
+    return sum(padded[..., j : j + ny, i : i + nx] for j in range(3) for i in range(3))
 
 
 def joined(paths):
@@ -102,7 +163,7 @@ def joined(paths):
         for name, values in part.items():
             wide = np.full((*values.shape[:-2], j1 - j0, i1 - i0), np.nan)
             wide[..., place[0] - j0 : place[2] - j0, place[1] - i0 : place[3] - i0] = values
-            if name in ("NOISE", "PIXEL_NOISE", "SKY"):  # needed everywhere: rims go on outwards
+            if name in ("NOISE", "SKY"):  # needed everywhere: rims go on outwards
                 wide = pushed_out(wide, place, (j0, i0))
             whole[name].append(wide)
     tiles = (int(j0), int(i0), int(j1 - j0), int(i1 - i0))

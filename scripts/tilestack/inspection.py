@@ -145,7 +145,9 @@ def _peaks(image):
 
 def _looks_cfa(phases, noises):
     """Whether the four phases of a 2x2 cell look like a Bayer mosaic: one diagonal equal, the rest not."""
-    levels = np.array([np.nanmedian(_thinned(phase)) for phase in phases])
+    # No medians: on the coarse steps of a converter those of equal phases lie a step apart.
+    samples = [_thinned(phase) for phase in phases]
+    levels = np.array([robust.clipped(sample[np.isfinite(sample)])[0] for sample in samples])
     errors = 1.25 * np.array(noises) / np.sqrt([min(phase.size, SAMPLE) for phase in phases])
     for one, other, *rest in ((0, 3, 1, 2), (1, 2, 0, 3)):
         green = (levels[one] + levels[other]) / 2

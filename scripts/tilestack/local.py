@@ -9,7 +9,7 @@ from tilestack.normalization import BAD_FLAGS, LEAST_SNR
 # White noise of variance 1 has this variance after the band-pass (kernels.metrics).
 BAND_PASS_VARIANCE = 1 / 9 + 1 / 8
 # Stars count for a tile by a Gaussian of distance whose sigma is this many strides, at least this many pixels.
-SUPPORT_STRIDES, SUPPORT_PX = 1.5, 96.0
+SUPPORT_STRIDES, SUPPORT_PX = 1.2, 96.0
 
 
 def star_fields(table, mine, log_flux, log_scale, width_offset, fwhm_px, tiles, stride):
@@ -51,14 +51,16 @@ def star_fields(table, mine, log_flux, log_scale, width_offset, fwhm_px, tiles, 
             deviation = np.log(flux[:, c]) - log_flux[c, star] - log_scale[c]
             variance = (error[:, c] / flux[:, c]) ** 2 + 0.01**2
             good = (flux[:, c] > LEAST_SNR * error[:, c]) & np.isfinite(deviation)
-        value, spread = _weighted(near, deviation, variance, good)
+        value, spread = _weighted(near, x, y, sigma, deviation, variance, good)
         fields["ln_t"].append(value)
         fields["ln_t_error"].append(spread)
     width, width_error = table["fwhm"][clean], table["fwhm_error"][clean]
     with np.errstate(invalid="ignore", divide="ignore"):
         deviation = np.log(width / fwhm_px) - width_offset[star]
         variance = (width_error / width) ** 2 + 0.03**2
-    value, spread = _weighted(near, deviation, variance, (width_error < 0.2 * width) & np.isfinite(deviation))
+    value, spread = _weighted(
+        near, x, y, sigma, deviation, variance, (width_error < 0.2 * width) & np.isfinite(deviation)
+    )
     inside = (np.abs(rows[:, None, None] - y) <= stride / 2) & (np.abs(columns[None, :, None] - x) <= stride / 2)
     return {
         **{key: np.stack(values) for key, values in fields.items()},
@@ -68,14 +70,18 @@ def star_fields(table, mine, log_flux, log_scale, width_offset, fwhm_px, tiles, 
     }
 
 
-def _weighted(near, deviation, variance, good):
-    """Mean of deviations weighted by nearness and variance, clipped at 4 sigma of its own scatter; and its error."""
+def _weighted(near, x, y, sigma, deviation, variance, good):
+    """Mean of deviations weighted by nearness and variance, and its error.
+
+    A star that differs from those around it by 4 sigma is left out: from those around it, not from the frame, or a
+    cloud over a part of the field would be taken for many variable stars.
+    """
     near, deviation, variance = near[..., good], deviation[good], variance[good]
     if not len(deviation):
         empty = np.full(near.shape[:2], np.nan)
         return empty, empty
-    scatter = robust.spread(deviation)
-    kept = np.abs(deviation - np.median(deviation)) <= np.maximum(4 * np.sqrt(variance), 4 * scatter)
+    residual = deviation - _of_neighbours(x[good], y[good], sigma, deviation)
+    kept = np.abs(residual) <= 4 * np.maximum(np.sqrt(variance), robust.spread(residual))
     weight = near[..., kept] / variance[kept]
     total = weight.sum(-1)
     enough = near[..., kept].sum(-1) > 0.3
@@ -83,6 +89,19 @@ def _weighted(near, deviation, variance, good):
         mean = (weight * deviation[kept]).sum(-1) / total
         error = np.sqrt((weight**2 * variance[kept]).sum(-1)) / total
     return np.where(enough, mean, np.nan), np.where(enough, error, np.nan)
+
+
+def _of_neighbours(x, y, sigma, deviation):
+    """Median of the deviations around each star, itself left out, weighted by a Gaussian of distance."""
+    if len(deviation) < 3:
+        return np.full(len(deviation), np.median(deviation))
+    weight = np.exp(-((x[:, None] - x) ** 2 + (y[:, None] - y) ** 2) / (2 * sigma**2))
+    np.fill_diagonal(weight, 0.0)
+    order = np.argsort(deviation)
+    share = np.cumsum(weight[:, order], axis=1)
+    # A lone star has only far neighbours, and those count by what little is left of their weights.
+    middle = (share >= 0.5 * share[:, -1:]).argmax(1)
+    return deviation[order][middle]
 
 
 def mesh_to_tiles(mesh, origin, mesh_px, tiles, stride):
@@ -116,23 +135,24 @@ def structure(codes, entry, template, template_variance, in_template, n_template
 
     Returns
     -------
-    slope, error : (c, ny, nx) float64 arrays
-        NaN where the template has no structure above its noise.
+    slope, error, energy : (c, ny, nx) float64 arrays
+        Slope and error are NaN where the template has no structure above its noise. Energy is the mean square of the
+        frame's small structure in ADU^2, noise included; NaN without pixels.
     """
     step = 2 if cell.max() > 0 else 1
     n, cross, power, own = kernel.structure_sums(codes, entry["scale"], template, cell, box, tiles, tile, stride, step)
-    noise = (
-        np.array([np.nanmedian(plane) for plane in np.asarray(entry["pixel_noise"], float)]) ** 2 * BAND_PASS_VARIANCE
-    )
-    noise = noise[:, None, None]
+    pixel = np.array([np.nanmedian(plane) for plane in np.asarray(entry["pixel_noise"], float)])[:, None, None] ** 2
+    noise = pixel * BAND_PASS_VARIANCE
     template_noise = template_variance * BAND_PASS_VARIANCE
     shared = noise / n_template if in_template else 0.0
     signal = power - n * template_noise
     with np.errstate(invalid="ignore", divide="ignore"):
         slope = (cross - n * shared) / signal
-        error = np.sqrt(noise * power) / signal
+        # Noise of neighbours of the sums is correlated: what the template passes of it is that of the pixel itself.
+        error = np.sqrt(pixel * power) / signal
+        energy = np.where(n > 0, own / n, np.nan)
         significant = signal > 5 * template_noise * np.sqrt(2 * n)
-    return np.where(significant, slope, np.nan), np.where(significant, error, np.nan)
+    return np.where(significant, slope, np.nan), np.where(significant, error, np.nan), energy
 
 
 def sky_to_tiles(models, tiles, stride):

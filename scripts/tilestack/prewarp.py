@@ -10,7 +10,7 @@ from tilestack.records import rounded
 CODES = 65533  # -32767 ... 32766; -32768 is no data, 32767 saturated
 
 
-def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
+def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic, read=lights.read):
     """Resample frames into one FITS file, an image extension each.
 
     Parameters
@@ -29,6 +29,8 @@ def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
         ``demosaic`` or ``subplane``.
     cosmetic : bool
         Replace the defective pixels of the session.
+    read : callable
+        Gives the pixels and the header of a light.
 
     Returns
     -------
@@ -48,7 +50,7 @@ def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
     }
     with files.Writer(path, cards) as writer:
         for number, frame in enumerate(frames, start=1):
-            image, _ = lights.read(folder / frame["file"])
+            image, _ = read(folder / frame["file"])
             entry, codes = _prewarp(image, frame, session, lattice, cfa=cfa, cosmetic=cosmetic)
             entry |= {"file": frame["file"], "index": frame["index"], "extension": number}
             y0, x0, *_ = entry["box"]
@@ -78,7 +80,8 @@ def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
     stretch = float(1 / np.sqrt(geometry.area_scale(transform)))
     lens = distortion.as_array(session["distortion"])
     raw_noise = kernel.noise_mesh(image, cell, lattice["mesh_px"])
-    planes, plane_of, step, offsets = _planes(image, cell, lattice_cell, cfa)
+    plane_of, step, offsets = layout(cell, lattice_cell, cfa)
+    planes = planes_of(image, cell, step, offsets)
     near = kernel.saturation_map(image, session["saturation_adu"], kernel.kernel_reach(stretch, step))
     to_frame = geometry.inverse(transform)
     warped, saturated = kernel.warp(planes, plane_of, step, offsets, near, to_frame, box, lens=lens, stretch=stretch)
@@ -106,22 +109,46 @@ def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
     return entry, codes
 
 
-def _planes(image, cell, lattice_cell, cfa):
-    """What is resampled: planes, the plane of each lattice phase, raw pixels per plane pixel, and plane offsets."""
+def layout(cell, lattice_cell, cfa):
+    """How lattice pixels take their values from the planes of a frame.
+
+    Parameters
+    ----------
+    cell, lattice_cell : (2, 2) int64 arrays
+        Channel of each Bayer phase of the frame and of the lattice; all 0 for mono.
+    cfa : str
+        ``demosaic`` or ``subplane``.
+
+    Returns
+    -------
+    plane_of : (2, 2) int64 array
+        Plane of each lattice phase.
+    step : int
+        Raw pixels per plane pixel and axis.
+    offsets : (p, 2) int64 array
+        Raw row and column of the first pixel of each plane.
+    """
     if cell.max() == 0:
-        return image[None], np.zeros((2, 2), np.int64), 1, np.zeros((1, 2), np.int64)
+        return np.zeros((2, 2), np.int64), 1, np.zeros((1, 2), np.int64)
     if cfa == "demosaic":
-        return kernel.demosaic(image, cell), lattice_cell, 1, np.zeros((3, 2), np.int64)
-    rows, columns = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+        return lattice_cell, 1, np.zeros((3, 2), np.int64)
     offsets = np.array([(y, x) for y in (0, 1) for x in (0, 1)], np.int64)
-    planes = np.stack([image[y:rows:2, x:columns:2] for y, x in offsets])
-    colours = cell.ravel()
     plane_of = np.zeros((2, 2), np.int64)
     for y, x in offsets:
         # Of the two greens the one on the same row parity, so that each lattice phase keeps to one sub-plane.
-        same = np.flatnonzero(colours == lattice_cell[y, x])
+        same = np.flatnonzero(cell.ravel() == lattice_cell[y, x])
         plane_of[y, x] = same[y] if len(same) == 2 else same[0]
-    return planes, plane_of, 2, offsets
+    return plane_of, 2, offsets
+
+
+def planes_of(image, cell, step, offsets):
+    """Planes of a frame by its layout: (p, h, w) float32."""
+    if len(offsets) == 1:
+        return image[None]
+    if step == 1:
+        return kernel.demosaic(image, cell)
+    rows, columns = (n // 2 * 2 for n in image.shape)
+    return np.stack([image[y:rows:2, x:columns:2] for y, x in offsets])
 
 
 def _on_lattice_mesh(raw_mesh, to_frame, origin, shape, mesh):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tilestack import bayer, files, geometry, lattice, prewarped, template
+from tilestack import bayer, files, geometry, lattice, noisegain, prewarp, prewarped, streaks, template
 from tilestack.kernels import coadd as kernel
 
 # Bytes of codes and marks, and of sums, that a band may hold.
@@ -10,7 +10,7 @@ BAND_BYTES = 128e6
 SUM_BYTES = 3 * (8 * len(kernel.SUMS) + 4 * len(kernel.COUNTS))
 
 
-def write_sums(path, image_path, record, fields, tiles, stride, pattern, layers, reference_sky, exposure_s, options):
+def write_sums(path, image_path, record, fields, tiles, stride, pattern, sky_template, exposure_s, options):
     """Add up the frames of a batch and write the partial sums.
 
     Parameters
@@ -29,26 +29,26 @@ def write_sums(path, image_path, record, fields, tiles, stride, pattern, layers,
         As in ``lattice``.
     pattern : str or None
         Bayer pattern of the lattice.
-    layers : list of path
-        Template layers up to this session.
-    reference_sky : list of dict
-        Smooth sky of the reference by channel (``sky.fit``).
+    sky_template : dict
+        ``layers`` (paths of the template up to this session), ``reference_sky`` (smooth sky of the reference by
+        channel, ``sky.fit``), ``sky`` and ``mesh_origin`` (mesh of the template).
     exposure_s : (n,) float64 array
         NaN for frames of unknown exposure; so is EXP where they count.
     options : dict
-        ``reject``, ``kappa``, ``range_tolerance``, ``signal_tolerance``, ``grow_px``, ``inverse_gain``.
+        ``reject``, ``kappa``, ``range_tolerance``, ``signal_tolerance``, ``seeing_tolerance``, ``grow_px``,
+        ``streaks``, ``inverse_gain``.
 
     Returns
     -------
-    (n, 4) int64 array
+    per_frame : (n, 4) int64 array
         Pixels of each frame that are kept, rejected, saturated, missing.
+    n_streaks : (n,) int64 array
+        Pixels of each frame that belong to a streak.
     """
     entries = record["frames"]
-    cell = bayer.channel_cell(pattern)
-    step = 2 if pattern else 1
+    batch = Batch(record, fields, tiles, stride, pattern, sky_template, options)
     odd = np.array([entry["index"] % 2 == 1 for entry in entries], bool)
-    zero, scale = (np.array([entry[key] for entry in entries], float) for key in ("zero", "scale"))
-    box = geometry.union_box([entry["box"] for entry in entries])
+    box = batch.box
     per_frame = np.zeros((len(entries), 4), np.int64)
     left_out = {1: [], 2: []}
     cards = {
@@ -62,25 +62,15 @@ def write_sums(path, image_path, record, fields, tiles, stride, pattern, layers,
         shape = (1, *box[2:])
         places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
         places |= {name: writer.reserve(name, shape, "i2") for name in (*kernel.COUNTS, "N_REJECTED", "N_SATURATED")}
-        halo = 2 * -(-(options["grow_px"] + step) // 2)
         n_rows = int(BAND_BYTES / (box[3] * max(3 * len(entries), SUM_BYTES)))
-        for band in prewarped.bands(box, n_rows):
-            sums, counts, marked = _band(
-                pixels,
-                band,
-                halo,
-                cell,
-                step,
-                zero,
-                scale,
-                fields,
-                tiles,
-                stride,
-                layers,
-                reference_sky,
-                exposure_s,
-                odd,
-                options,
+        bands = prewarped.bands(box, n_rows)
+        starts, y, x, n_streaks = batch.outliers(pixels, bands)
+        for band in bands:
+            codes = pixels.stack(band)
+            marks = kernel.painted(codes, band[0] - box[0], starts, y, x, options["grow_px"])
+            signal = batch.template(band)["signal"]
+            sums, counts, marked = kernel.accumulate(
+                codes, marks, *batch.frames_in(band), signal, options["inverse_gain"], odd, exposure_s
             )
             per_frame += marked
             first = (band[0] - box[0]) * box[3]
@@ -94,42 +84,114 @@ def write_sums(path, image_path, record, fields, tiles, stride, pattern, layers,
         for kind, name in ((1, "REJECTED"), (2, "SATURATED")):
             columns = {key: np.concatenate([part[key] for part in left_out[kind]]) for key in left_out[kind][0]}
             writer.append_table(name, columns)
-    return per_frame
+    return per_frame, n_streaks
 
 
-def _band(
-    pixels, band, halo, cell, step, zero, scale, fields, tiles, stride, layers, reference_sky, exposure_s, odd, options
-):
-    """Sums of a band of rows; outliers are judged with some rows more, so that bands leave no trace."""
-    y0, x0, h, w = band
-    wide = (y0 - halo, x0, h + 2 * halo, w)
-    codes = pixels.stack(wide)
-    phase = np.roll(cell, (-(wide[0] % 2), -(x0 % 2)), (0, 1))
-    image, variance = (plane[0] for plane in template.read(layers, wide))
-    sky = np.array([model["coefficients"][0] for model in reference_sky])[phase]
-    squared, signal = kernel.tolerance(
-        image, variance, sky, step, options["range_tolerance"], options["signal_tolerance"]
-    )
-    rows, columns = lattice.tile_centres(tiles, stride)
-    grid = ((wide[0] - rows[0]) / stride, (x0 - columns[0]) / stride, float(stride))
-    kappa = options["kappa"] if options["reject"] else np.inf
-    marks = kernel.mark(codes, zero, scale, fields, grid, phase, image, squared, signal, options["inverse_gain"], kappa)
-    kernel.grow(marks, options["grow_px"])
-    inner = slice(halo, halo + h)
-    grid = (grid[0] + halo / stride, *grid[1:])
-    return kernel.accumulate(
-        np.ascontiguousarray(codes[:, inner]),
-        np.ascontiguousarray(marks[:, inner]),
-        zero,
-        scale,
-        fields,
-        grid,
-        phase,
-        np.ascontiguousarray(signal[inner]),
-        options["inverse_gain"],
-        odd,
-        exposure_s,
-    )
+class Batch:
+    """Frames of a batch as the kernels take them, band by band; parameters as in ``write_sums``."""
+
+    def __init__(self, record, fields, tiles, stride, pattern, sky_template, options):
+        self.fields, self.stride, self.options = fields, stride, options
+        self.layers = sky_template["layers"]
+        self.entries = record["frames"]
+        self.box = geometry.union_box([entry["box"] for entry in self.entries])
+        self.cell = bayer.channel_cell(pattern)
+        self.step = 2 if pattern else 1
+        self.zero, self.scale = (np.array([entry[key] for entry in self.entries], float) for key in ("zero", "scale"))
+        self.first_nodes = [nodes[0] for nodes in lattice.tile_centres(tiles, stride)]
+        self.sky = np.array([model["coefficients"][0] for model in sky_template["reference_sky"]])
+        self.mesh_px, self.mesh_origin = record["mesh_px"], sky_template["mesh_origin"]
+        self.local_sky = np.array([lattice.filled(mesh) for mesh in np.array(sky_template["sky"], float)])
+        self.n_blurs = _blurs(fields[:, 3], template.widths(self.layers))
+        transforms = [np.array(entry["transform"]) for entry in self.entries]
+        self.to_frame = np.array([geometry.inverse(transform) for transform in transforms]).reshape(-1, 2, 3)
+        self.area = np.array([geometry.area_scale(transform) for transform in transforms])
+        self._read_tables(record)
+
+    def _read_tables(self, record):
+        cell = bayer.channel_cell(record["bayer_pattern"])
+        plane_of, step, offsets = prewarp.layout(cell, self.cell, record["cfa"])
+        stretches = np.round(1 / np.sqrt(self.area), 2)
+        kinds, self.table_of = np.unique(stretches, return_inverse=True)
+        made = [
+            noisegain.table(
+                tuple(cell.ravel().tolist()),
+                tuple(plane_of.ravel().tolist()),
+                tuple(map(tuple, offsets.tolist())),
+                step,
+                float(stretch),
+            )
+            for stretch in kinds
+        ]
+        self.tables = np.array(made, np.float32).reshape(-1, 4, 2 * noisegain.PER_PIXEL, 2 * noisegain.PER_PIXEL)
+
+    def frames_in(self, band):
+        """Codes' zero and scale, fields, grid, phase and places, as the kernels take them."""
+        grid = (*((band[k] - self.first_nodes[k]) / self.stride for k in (0, 1)), float(self.stride))
+        phase = np.roll(self.cell, (-(band[0] % 2), -(band[1] % 2)), (0, 1))
+        places = kernel.Places(band[0], band[1], self.to_frame, self.tables, self.table_of, self.area)
+        return self.zero, self.scale, self.fields, grid, phase, places
+
+    def template(self, band):
+        """Template in a band, ``image``, ``width``, what a frame may differ from it by, ``squared``, and ``signal``."""
+        image, variance, width = (plane[0] for plane in template.read(self.layers, band))
+        phase = np.roll(self.cell, (-(band[0] % 2), -(band[1] % 2)), (0, 1))
+        tolerances = (self.options[key] for key in ("range_tolerance", "signal_tolerance"))
+        at = ((band[k] + 0.5) / self.mesh_px - 0.5 - self.mesh_origin[k] for k in (0, 1))
+        squared, signal = kernel.tolerance(
+            image, variance, self.sky[phase], self.local_sky, (*at, float(self.mesh_px)), phase, self.step, *tolerances
+        )
+        return {"image": image, "width": width, "squared": squared, "signal": signal}
+
+    def outliers(self, pixels, bands):
+        """Rejected pixels of all frames, before they grow.
+
+        Returns
+        -------
+        starts : (n + 1,) int64 array
+            Where the pixels of each frame begin.
+        y, x : int64 arrays
+            Row and column in the box.
+        n_streaks : (n,) int64 array
+            How many belong to a streak.
+        """
+        n = len(self.entries)
+        found = [[] for _ in range(n)]
+        n_streaks = np.zeros(n, np.int64)
+        if self.options["reject"]:
+            halo = self.step * (self.n_blurs + 1)
+            halo += halo % 2
+            for band in bands:
+                wide = (band[0] - halo, band[1], band[2] + 2 * halo, band[3])
+                known = self.template(wide)
+                bank = kernel.blurred(known["image"], self.step, self.n_blurs)
+                inner = slice(halo, halo + band[2])
+                cut = {key: np.ascontiguousarray(known[key][inner]) for key in ("width", "squared", "signal")}
+                bank = np.ascontiguousarray(bank[:, inner])
+                marks = kernel.mark(pixels.stack(band), *self.frames_in(band), bank, **cut, options=self.options)
+                for k in range(n):
+                    here = np.argwhere(marks[k] == kernel.REJECTED)
+                    found[k].append(here + [band[0] - self.box[0], 0])
+        for k, parts in enumerate(found):
+            mine = np.concatenate(parts) if parts else np.zeros((0, 2), np.int64)
+            if self.options["streaks"] and len(mine):
+                y0, x0, rows, columns = self.entries[k]["box"]
+                y, x = streaks.strips(*mine.T, (y0 - self.box[0], x0 - self.box[1], rows, columns))
+                n_streaks[k] = len(y)
+                mine = np.concatenate([mine, np.column_stack([y, x])])
+            found[k] = mine
+        starts = np.concatenate([[0], np.cumsum([len(mine) for mine in found])]).astype(np.int64)
+        y, x = np.concatenate(found).T if n else np.zeros((2, 0), np.int64)
+        return starts, np.ascontiguousarray(y), np.ascontiguousarray(x), n_streaks
+
+
+def _blurs(frames, templates):
+    """Levels of blur between the sharpest template and the broadest frame; 1 where a FWHM is not known."""
+    if not templates or not np.isfinite(frames).any():
+        return 1
+    squares = np.nanmax(frames) ** 2 - min(templates) ** 2
+    levels = np.ceil(squares / (kernel.FWHM2 * kernel.BLUR_STEP)) + 1
+    return int(np.clip(levels, 2, kernel.MOST_BLURS))
 
 
 def _sparse(sums, counts, first_row):

@@ -7,7 +7,7 @@ from tilestack.kernels import coadd as kernel
 # Bits of the MASK plane.
 MASK_BITS = {"NO_DATA": 1, "SATURATED": 2, "DIFFERS": 4}
 # Planes of the reconstruction: what a stack is made of.
-PLANES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "MEAN", "IVAR", "ETA")
+PLANES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "SPLIT", "MEAN", "IVAR", "ETA")
 INTEGER_PLANES = {"NIM": "i4", "REJ": "i4", "MASK": "i2"}
 # A session with fewer frames at a pixel has no majority that could differ from the template.
 FEWEST_DIFFERING = 5
@@ -113,6 +113,9 @@ def planes_of(sums, counts, ceiling, rejected, mask):
         w = named["W_EVEN"] + named["W_ODD"]
         w = np.where(w > 0, w, np.nan)
         i = named["I_EVEN"] + named["I_ODD"]
+        share = np.sqrt(
+            np.where((named["W_EVEN"] > 0) & (named["W_ODD"] > 0), named["W_ODD"] / named["W_EVEN"], np.nan)
+        )
         return {
             "SCI": (named["WY_EVEN"] + named["WY_ODD"]) / w,
             "VAR": named["W2V"] / w**2,
@@ -123,6 +126,8 @@ def planes_of(sums, counts, ceiling, rejected, mask):
             "MASK": mask,
             "EVEN": named["WY_EVEN"] / np.where(named["W_EVEN"] > 0, named["W_EVEN"], np.nan),
             "ODD": named["WY_ODD"] / np.where(named["W_ODD"] > 0, named["W_ODD"], np.nan),
+            # Difference of the halves with the variance of the stack: noise without the sky.
+            "SPLIT": (named["WY_EVEN"] * share - named["WY_ODD"] / share) / w,
             "MEAN": (named["Y_EVEN"] + named["Y_ODD"]) / np.where(counts.sum(0) > 0, counts.sum(0), np.nan),
             "IVAR": (named["IY_EVEN"] + named["IY_ODD"]) / np.where(i > 0, i, np.nan),
             # Squared S/N for extended light over the best possible, rejection included.

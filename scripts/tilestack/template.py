@@ -76,7 +76,9 @@ def write_layer(path, images, order, wanted, normalized, lattice):
         fits = [normalized[entry["file"]] for entry in entries]
         scale = np.array([fit["scale"] for fit in fits])
         variance = np.array([fit["pixel_noise_adu"] for fit in fits], float) ** 2 / scale**2
-        cards = {"LATTY0": box[0], "LATTX0": box[1], "BUNIT": "adu"}
+        widths = np.array([fit["fwhm_px"] or np.nan for fit in fits])
+        fwhm = float(np.median(widths[np.isfinite(widths)])) if np.isfinite(widths).any() else None
+        cards = {"LATTY0": box[0], "LATTX0": box[1], "BUNIT": "adu", "FWHM": (fwhm, "[px] of its frames")}
         places = [writer.reserve(name, (1, *box[2:]), dtype, cards) for name, dtype in COLUMNS]
         whole = np.empty(box[2:], np.float32)
         for band in prewarped.bands(box, int(BAND_BYTES / (4 * len(entries) * box[3]))):
@@ -92,7 +94,7 @@ def write_layer(path, images, order, wanted, normalized, lattice):
 def _write_empty(writer, n_channels):
     """The layer of a session without usable frames."""
     for name, dtype in COLUMNS:
-        writer.append(name, np.zeros((1, 2, 2), dtype), {"LATTY0": 0, "LATTX0": 0})
+        writer.append(name, np.zeros((1, 2, 2), dtype), {"LATTY0": 0, "LATTX0": 0, "FWHM": None})
     sky_mesh = np.full((n_channels, 1, 1), np.nan)
     return {"box": (0, 0, 2, 2), "mesh_origin": (0, 0), "sky": rounded(sky_mesh), "frames": [], "spare": []}
 
@@ -111,6 +113,15 @@ def _band(frames, fits, scale, variance, cell, band, pitch, wanted):
     return kernel.median(codes, zero, step, skies, (*start, float(pitch)), scale, phase, variance, wanted)
 
 
+def widths(paths):
+    """FWHM of the layers that have one, in pixels."""
+    found = []
+    for path in paths:
+        with files.opened(path) as hdus:
+            found.append(hdus["IMAGE"].header["FWHM"])
+    return [fwhm for fwhm in found if isinstance(fwhm, float)]
+
+
 def read(paths, box):
     """The template in a box of the lattice: of each pixel the first layer that has enough frames there.
 
@@ -123,10 +134,10 @@ def read(paths, box):
 
     Returns
     -------
-    image, variance : (planes, rows, columns) float32 arrays, ADU and ADU^2
-        NaN where no layer has FEWEST_FRAMES frames.
+    image, variance, fwhm : (planes, rows, columns) float32 arrays, ADU, ADU^2 and pixels
+        NaN where no layer has FEWEST_FRAMES frames; the FWHM also where it is not known.
     """
-    image = variance = None
+    image = variance = fwhm = None
     y0, x0, h, w = box
     for path in paths:
         with files.opened(path) as hdus:
@@ -134,7 +145,7 @@ def read(paths, box):
             top, left = header["LATTY0"], header["LATTX0"]
             planes, rows, columns = hdus["IMAGE"].shape
             if image is None:
-                image, variance = (np.full((planes, h, w), np.nan, np.float32) for _ in range(2))
+                image, variance, fwhm = (np.full((planes, h, w), np.nan, np.float32) for _ in range(3))
             ys, xs = slice(max(top, y0), min(top + rows, y0 + h)), slice(max(left, x0), min(left + columns, x0 + w))
             if ys.start >= ys.stop or xs.start >= xs.stop:
                 continue
@@ -143,4 +154,6 @@ def read(paths, box):
             new = (np.asarray(hdus["COUNT"].data[there]) >= FEWEST_FRAMES) & np.isnan(image[here])
             for target, name in ((image, "IMAGE"), (variance, "VARIANCE")):
                 target[here] = np.where(new, hdus[name].data[there], target[here])
-    return image, variance
+            if isinstance(header["FWHM"], float):
+                fwhm[here][new] = header["FWHM"]
+    return image, variance, fwhm

@@ -47,6 +47,22 @@ def zscore_global(background, noise, energy):
     return np.clip(-0.4 * robust_z(background) - 0.3 * robust_z(noise) + 0.3 * robust_z(energy), -3, 3)
 
 
+def zscore_local(fwhm, roundness, contrast, energy, background, with_stars):
+    """Local score of the ``zscore`` model, clipped to +-3.
+
+    Tiles with stars: 0.6 (-z(FWHM)) + 0.2 z(roundness) + 0.2 z(contrast); others: 0.7 z(energy) - 0.3 z(background).
+
+    Parameters
+    ----------
+    fwhm, roundness, contrast, energy, background : arrays of one shape
+        Of tiles of frames; energy over noise. Scores are over all of them.
+    with_stars : bool array
+    """
+    stars = 0.6 * -robust_z(fwhm) + 0.2 * robust_z(roundness) + 0.2 * robust_z(contrast)
+    structure = 0.7 * robust_z(energy) - 0.3 * robust_z(background)
+    return np.clip(np.where(with_stars, stars, structure), -3, 3)
+
+
 def shrunk(estimate, error, variance=None):
     """Local deviations drawn towards zero by as much as their errors ask for.
 

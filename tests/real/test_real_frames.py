@@ -1,6 +1,7 @@
 """Real frames, with the solutions of astrometry.net as truth. Needs ../shared/data beside the repository."""
 
 import csv
+import itertools
 import json
 import time
 import warnings
@@ -18,10 +19,21 @@ from tilestack import geometry, inspection, lights, selection
 
 pytestmark = pytest.mark.real
 M94, M8 = REAL / "seestar_m94", REAL / "m8_lrgb"
+ASPECT = 2.138 / 2.218  # height over width of the pixels of M 8
 
 
 def record(run, name):
     return json.loads((run / f"artifacts/{name}.json").read_text())
+
+
+def solution(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return WCS(fits.getheader(path))
+
+
+def of_m94(name):
+    return solution(M94 / "wcs" / name.replace(".fit.gz", ".wcs"))
 
 
 def luminance(path):
@@ -104,18 +116,13 @@ def test_m94__star_positions_are_those_of_the_reference_solutions(two_sessions):
     for path in (two_sessions / "work/stars").rglob("*.json"):
         measured |= {f["name"]: f["stars"] for f in json.loads(path.read_text())["frames"]}
 
-    def solution(name):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return WCS(fits.getheader(M94 / "wcs" / name.replace(".fit.gz", ".wcs")))
-
-    reference, errors = solution(found["reference"]), []
+    reference, errors = of_m94(found["reference"]), []
     for frame in found["frames"]:
         if frame["file"] == found["reference"]:
             continue
         stars = measured[frame["file"]]
         xy = np.column_stack([stars["x"], stars["y"]]).astype(float)
-        expected = reference.all_world2pix(solution(frame["file"]).all_pix2world(xy, 0), 0, quiet=True)
+        expected = reference.all_world2pix(of_m94(frame["file"]).all_pix2world(xy, 0), 0, quiet=True)
         moved = geometry.apply(np.array(frame["transform"]), xy)
         errors.append(np.median(np.hypot(*(moved - expected).T)))
     assert np.median(errors) <= 0.35 and max(errors) < 0.6  # the solutions' own precision is 0.3-1.0"
@@ -130,10 +137,7 @@ def test_m94__halves_agree(one_session, two_sessions):
 def test_m94__stack_is_sharp_and_its_colours_are_those_of_the_stars(one_session):
     rgb = fits.getdata(one_session / "outputs/stacked_rgb.fits").astype(np.float32)
     assert median_fwhm(rgb[1]) <= 2.80  # Siril 2.76, seiza 2.99
-    name = record(one_session, "registration")["reference"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        wcs = WCS(fits.getheader(M94 / "wcs" / name.replace(".fit.gz", ".wcs")))
+    wcs = of_m94(record(one_session, "registration")["reference"])
     header = fits.getheader(one_session / "outputs/stacked.fits")
     with open(REAL / "catalogues/m94.csv") as stream:
         rows = [r for r in csv.DictReader(stream) if r["bt"] and r["vt"] and float(r["vt"]) < 12]
@@ -181,22 +185,79 @@ def test_m8__stack_is_as_sharp_as_its_frames_and_halves_agree(m8):
     assert np.median(halves_apart(m8, "outputs/planes/even.fits", "outputs/planes/odd.fits")) < 0.15
 
 
-def test_m8__filters_share_a_lattice(workdir, m8):
-    name = record(m8, "registration")["reference"]
-    keys = f"registration={{reference: m8/{name}}}"
-    workdir.snakemake("--config", "run_id=m8r", f"input=[{{path: {M8 / 'R'}, filter: R}}]", keys)
-    run = workdir.root / "runs/m8r"
-    assert record(run, "registration")["summary"]["matched"] == 8
-    assert fits.getheader(run / "outputs/stacked.fits")["FILTER"] == "R"
+@pytest.fixture(scope="module")
+def m8_filters(workdir, m8):
+    """Runs of the four filters on the lattice of the first."""
+    runs, name = {"L": m8}, record(m8, "registration")["reference"]
+    for band in "RGB":
+        lights_of = f"input=[{{path: {M8 / band}, filter: {band}}}]"
+        keys = f"registration={{reference: m8/{name}}}"
+        workdir.snakemake("--config", f"run_id=m8{band.lower()}", lights_of, keys)
+        runs[band] = workdir.root / f"runs/m8{band.lower()}"
+    return runs
+
+
+def test_m8__all_32_frames_of_four_filters_are_matched_to_one_lattice(m8_filters):
+    for band, run in m8_filters.items():
+        found = record(run, "registration")
+        assert (found["summary"]["matched"], found["methods"]) == (8, {"triangles": 8}), band
+        assert found["reference"] == record(m8_filters["L"], "registration")["reference"]
+        assert band == "L" or fits.getheader(run / "outputs/stacked.fits")["FILTER"] == band
+
+
+def test_m8__frames_lie_where_the_reference_solutions_put_them(m8_filters):
+    with open(M8 / "wcs_reference.csv") as stream:
+        solved = {
+            row["file"].split("/")[1]: {k: float(v) for k, v in row.items() if k != "file"}
+            for row in csv.DictReader(stream)
+        }
+    centre, square = (np.array([752, 580]) - 1) / 2, np.diag([ASPECT**0.5, ASPECT**-0.5])
+
+    def matrix(row):
+        """Arc seconds to east and north by pixel x and y: the scale is the root of the area, the angle that of y."""
+        cosine, sine = np.cos(np.radians(row["angle_deg"])), np.sin(np.radians(row["angle_deg"]))
+        return row["scale_arcsec_px"] * np.array([[cosine, sine], [-sine, cosine]]) @ np.linalg.inv(square)
+
+    # That this is how the file is meant, by the one solution that is there as a whole.
+    whole, row = solution(M8 / "M8_light_L_15000ms_13.wcs"), solved["light_L_15000ms_13.fit.gz"]
+    place = row["ra_center_deg"], row["dec_center_deg"]
+    np.testing.assert_allclose(whole.all_pix2world([centre], 0)[0], place, atol=2e-6)
+    np.testing.assert_allclose(matrix(row), 3600 * whole.wcs.cd, atol=0.004)
+
+    reference = record(m8_filters["L"], "registration")["reference"]
+    ours = matrix(solved[reference])
+    tangent = WCS(naxis=2)
+    tangent.wcs.ctype = "RA---TAN", "DEC--TAN"
+    tangent.wcs.crval = solved[reference]["ra_center_deg"], solved[reference]["dec_center_deg"]
+    tangent.wcs.crpix, tangent.wcs.cd = centre + 1, ours / 3600
+    off, turned, grown = [], [], []
+    for run in m8_filters.values():
+        for frame in record(run, "registration")["frames"]:
+            if frame["status"] == "excluded" or frame["file"] == reference:
+                continue
+            row, transform = solved[frame["file"]], np.array(frame["transform"])
+            expected = tangent.all_world2pix([[row["ra_center_deg"], row["dec_center_deg"]]], 0)[0]
+            off.append(np.hypot(*(geometry.apply(transform, centre[None])[0] - expected)))
+            found = ours @ transform[:, :2] @ square
+            angle = np.arctan2(found[0, 1] - found[1, 0], found[0, 0] + found[1, 1])
+            turned.append(angle - np.radians(row["angle_deg"]))
+            grown.append(np.log(np.linalg.det(found) ** 0.5 / row["scale_arcsec_px"]))
+    assert len(off) == 31 and np.median(off) <= 0.35
+    # What all share is the error of the reference's own solution; the same 0.35 px, half of the height away.
+    for change in (np.array(turned), np.array(grown)):
+        assert np.median(np.abs(change - np.median(change))) * 290 <= 0.35
+
+
+def test_m8__stars_of_the_four_stacks_stand_at_the_same_places(m8_filters):
     places = {}
-    for path in (m8, run):
-        header = fits.getheader(path / "outputs/stacked.fits")
-        flat, stars = stars_of(luminance(path / "outputs/stacked.fits"), n=40)
-        offset = [header["LATTX0"], header["LATTY0"]]
+    for band, run in m8_filters.items():
+        header = fits.getheader(run / "outputs/stacked.fits")
+        flat, stars = stars_of(luminance(run / "outputs/stacked.fits"), n=40)
         fitted = [moffat(flat, x, y)[:2] for x, y in zip(stars["x"], stars["y"], strict=True)]
-        places[path] = np.array(fitted) + offset
-    apart = np.hypot(*np.moveaxis(places[m8][:, None] - places[run][None], -1, 0)).min(1)
-    assert (apart < 1).sum() >= 15 and np.median(apart[apart < 1]) < 0.15
+        places[band] = np.array(fitted) + [header["LATTX0"], header["LATTY0"]]
+    for one, other in itertools.combinations("LRGB", 2):
+        apart = np.hypot(*np.moveaxis(places[one][:, None] - places[other][None], -1, 0)).min(1)
+        assert (apart < 1).sum() >= 15 and np.median(apart[apart < 1]) < 0.15, (one, other)
 
 
 def test_catalogue__equals_its_source():

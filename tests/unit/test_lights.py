@@ -163,6 +163,16 @@ def test_inspect__sees_a_mosaic_without_a_header(tmp_path):
     assert not inspection.inspect(write(tmp_path / "b.fits", columns))["looks_cfa"]  # two converters, not two colours
 
 
+@pytest.mark.parametrize("level", [895.5, 896.0, 896.5, 903.7])
+def test_inspect__takes_no_mono_light_for_a_mosaic_where_the_sky_lies_between_two_steps(tmp_path, level):
+    rng = np.random.default_rng(7)
+    found = []
+    for k in range(10):
+        image = 16 * np.floor(rng.normal(level, 50, (300, 400)) / 16)
+        found.append(inspection.inspect(write(tmp_path / f"{k}.fits", image.astype(np.uint16)))["looks_cfa"])
+    assert not any(found)
+
+
 def test_inspect__gives_a_reason_and_no_exception(tmp_path):
     (tmp_path / "a.fits").write_bytes(b"junk")
     facts = inspection.inspect(tmp_path / "a.fits")

@@ -106,13 +106,20 @@ def test_run__same_bits_on_one_core(finished, tmp_path):
         assert same_bits(pixels(finished.run, product), pixels(other.root / "runs/demo", product))
 
 
-def test_run__other_batches_change_the_order_of_sums_only(finished, tmp_path):
-    other = Workdir(tmp_path)
-    other.snakemake("--config", SMALL, "frames_per_batch=4")
-    assert len(json.loads((other.root / "runs/demo/plan.json").read_text())["sessions"][0]["batches"]) == 3
-    one, two = pixels(finished.run), pixels(other.root / "runs/demo")
-    for name in ("PRIMARY", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK"):
-        np.testing.assert_allclose(one[name], two[name], rtol=1e-6, equal_nan=True)
+def test_run__other_batches_change_the_order_of_sums_only(tmp_path):
+    """The field turns by 85 degrees over the frames, so that boxes, tiles and rims of batches differ."""
+    simulate(tmp_path / "turning", "--interval-s", "900", "--scale-arcsec", "4", "--seed", "13")
+    planes = {}
+    for run_id, most in (("one", 100), ("three", 4)):
+        Workdir(tmp_path).snakemake("--config", f"run_id={run_id}", "input=turning", f"frames_per_batch={most}")
+        planes[run_id] = pixels(tmp_path / "runs" / run_id)
+    plan = json.loads((tmp_path / "runs/three/plan.json").read_text())
+    assert len(plan["sessions"][0]["batches"]) == 3
+    found = record(tmp_path / "runs/three", "registration")
+    assert found["summary"]["matched"] == 10 and np.ptp([frame["rotation_deg"] for frame in found["frames"]]) > 60
+    assert planes["one"].keys() == {"PRIMARY", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK"}
+    for name, plane in planes["one"].items():
+        np.testing.assert_allclose(planes["three"][name], plane, rtol=1e-6, equal_nan=True, err_msg=name)
 
 
 def test_run__mono_keeps_the_background_level_and_star_fluxes(tmp_path):

@@ -393,15 +393,15 @@ def defects(image, cell, noise, kappa, isolation=0.12):
         Least height over the neighbours, in units of the noise.
     isolation : float
         Most that the pixels at distance 1 may share of the height, beyond 3 sigma. Of a star of FWHM 1.8 px they have
-        0.4, of a hot pixel nothing.
+        0.4, of a hot pixel nothing; one of them may have more, for it may be hot too.
 
     Returns
     -------
     (n, 2) int64 array
-        Row and column of each, in row order. Hot and cold ones alike; the two outermost rows and columns have none.
+        Row and column of each, in row order. Hot and cold ones alike.
     """
-    if image.ndim != 2 or cell.shape != (2, 2) or not kappa > 0:
-        raise ValueError(f"need (h, w), (2, 2) and kappa > 0, got {image.shape}, {cell.shape} and {kappa}")
+    if image.ndim != 2 or min(image.shape) < 5 or cell.shape != (2, 2) or not kappa > 0:
+        raise ValueError(f"need (h, w) of 5 or more, (2, 2) and kappa > 0, got {image.shape}, {cell.shape} and {kappa}")
     image = np.ascontiguousarray(image, dtype=np.float32)
     return _defects(image, cell, np.asarray(noise, dtype=float), float(kappa), float(isolation))
 
@@ -409,40 +409,55 @@ def defects(image, cell, noise, kappa, isolation=0.12):
 @njit(cache=True, fastmath={"contract"})
 def _defects(image, cell, noise, kappa, isolation):
     h, w = image.shape
-    found = []
-    mosaic = cell.max() > 0
-    step = 2 if mosaic else 1
+    step = 2 if cell.max() > 0 else 1
+    found = np.zeros((h, w), np.bool_)
     ring = np.empty(8)
-    for y in range(2, h - 2):
-        for x in range(2, w - 2):
-            limit = kappa * noise[cell[y % 2, x % 2]]
-            value = image[y, x]
+    for y in range(h):
+        for x in range(w):
             # Most pixels leave here: compare with two neighbours before sorting eight.
-            if not abs(value - (image[y, x - step] + image[y, x + step]) / 2) > limit / 2:
-                continue
-            n = 0
-            for dy in range(-step, step + 1, step):
-                for dx in range(-step, step + 1, step):
-                    if dy != 0 or dx != 0:
-                        ring[n] = image[y + dy, x + dx]
-                        n += 1
-            ring.sort()
-            sign = 1.0 if value > ring[7] else -1.0
-            height = value - ring[7] if sign > 0 else ring[0] - value
-            middle = (ring[3] + ring[4]) / 2
-            if not (height > limit / 2 and abs(value - middle) > limit):
-                continue
-            allowed = isolation * abs(value - middle)
-            alone = True
-            for m in range(4):
-                yn, xn = y + NEXT_Y[m], x + NEXT_X[m]
-                # Over the pixels of its own colour on both sides, or over the ring.
-                own = (image[yn, max(xn - 2, 0)] + image[yn, min(xn + 2, w - 1)]) / 2 if mosaic else middle
-                if not sign * (image[yn, xn] - own) < allowed + 3 * noise[cell[yn % 2, xn % 2]]:
-                    alone = False
-            if alone:
-                found.append((y, x))
-    result = np.empty((len(found), 2), np.int64)
-    for k in range(len(found)):
-        result[k, 0], result[k, 1] = found[k]
-    return result
+            left, right = (x - step if x >= step else x + step), (x + step if x + step < w else x - step)
+            middle = (image[y, left] + image[y, right]) / 2
+            if abs(image[y, x] - middle) > kappa * noise[cell[y % 2, x % 2]] / 2:
+                found[y, x] = _stands_alone(image, cell, noise, kappa, isolation, step, found, y, x, ring)
+    # Once more beside those, which no longer count: of two neighbours the first may have hidden the second.
+    for y, x in np.argwhere(found):
+        for j in range(max(y - step, 0), min(y + step + 1, h)):
+            for i in range(max(x - step, 0), min(x + step + 1, w)):
+                if not found[j, i]:
+                    found[j, i] = _stands_alone(image, cell, noise, kappa, isolation, step, found, j, i, ring)
+    return np.argwhere(found)
+
+
+@njit(fastmath={"contract"})
+def _stands_alone(image, cell, noise, kappa, isolation, step, found, y, x, ring):
+    h, w = image.shape
+    value, limit = image[y, x], kappa * noise[cell[y % 2, x % 2]]
+    n = 0
+    for j in range(y - step, y + step + 1, step):
+        for i in range(x - step, x + step + 1, step):
+            if (j != y or i != x) and 0 <= j < h and 0 <= i < w and not found[j, i]:
+                ring[n] = image[j, i]
+                n += 1
+    if n < 3:
+        return False
+    ring[:n].sort()
+    sign = 1.0 if value > ring[n - 1] else -1.0
+    height = value - ring[n - 1] if sign > 0 else ring[0] - value
+    middle = (ring[(n - 1) // 2] + ring[n // 2]) / 2
+    if not (height > limit / 2 and abs(value - middle) > limit):
+        return False
+    allowed, restless, hot = isolation * abs(value - middle), 0, 0
+    for m in range(4):
+        j, i = y + NEXT_Y[m], x + NEXT_X[m]
+        if not (0 <= j < h and 0 <= i < w) or found[j, i]:
+            continue
+        # Over the pixels of its own colour on both sides, or over the ring.
+        quiet = allowed + 3 * noise[cell[j % 2, i % 2]]
+        left, right = (i - 2 if i >= 2 else i + 2), (i + 2 if i + 2 < w else i - 2)
+        own = (image[j, left] + image[j, right]) / 2 if step == 2 else middle
+        restless += not sign * (image[j, i] - own) < quiet
+        # Over the calmest of its own colour around it: a star shows in two of the four at least.
+        up, down = (j - 2 if j >= 2 else j + 2), (j + 2 if j + 2 < h else j - 2)
+        around = sign * np.array((image[j, left], image[j, right], image[up, i], image[down, i]))
+        hot += not sign * image[j, i] - around.min() < quiet
+    return restless == 0 or hot <= 1

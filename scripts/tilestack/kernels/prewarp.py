@@ -26,7 +26,9 @@ def lanczos_table(a=3):
     """Weights of the Lanczos-a kernel at N_PHASES + 1 positions in a pixel.
 
     Each row sums to 1, so that constants stay as they are; and what its centre of mass is off (up to 0.011 px, by which
-    stars would move) is made good between the two inner taps, so that slopes stay as they are.
+    stars would move) is made good over all taps, each by its distance from their middle, so that slopes stay as they
+    are. Between the two inner taps alone the same would raise the error at the peak of a star of FWHM 2.7 px from 0.9
+    to 1.3 %.
 
     Source of the kernel: C. E. Duchon, Lanczos Filtering in One and Two Dimensions, J. Appl. Meteor. 18 (1979) 1016.
     """
@@ -35,9 +37,8 @@ def lanczos_table(a=3):
     offset = position[:, None] - taps
     weights = np.sinc(offset) * np.sinc(offset / a) * (abs(offset) < a)
     weights /= weights.sum(1, keepdims=True)
-    missing = position - weights @ taps
-    weights[:, a - 1] -= missing
-    weights[:, a] += missing
+    lever = taps - taps.mean()
+    weights += (position - weights @ taps)[:, None] * lever / (lever**2).sum()
     return weights.astype(np.float32)
 
 
@@ -391,8 +392,8 @@ def _warp_stretched(planes, plane_of, step, offsets, to_frame, lens, y0, x0, str
             bottom, top = int(math.ceil(v - reach)), int(math.floor(v + reach))
             if left < 0 or bottom < 0 or right >= wp or top >= hp:
                 continue
-            _stretched_weights(u, left, right, stretch, wx)
-            _stretched_weights(v, bottom, top, stretch, wy)
+            stretched_weights(u, left, right, stretch, wx)
+            stretched_weights(v, bottom, top, stretch, wy)
             total = 0.0
             for m in range(top - bottom + 1):
                 line, part = planes[p, bottom + m], 0.0
@@ -403,7 +404,7 @@ def _warp_stretched(planes, plane_of, step, offsets, to_frame, lens, y0, x0, str
 
 
 @njit(fastmath={"contract"})
-def _stretched_weights(place, first, last, stretch, weights):
+def stretched_weights(place, first, last, stretch, weights):
     """Weights of the stretched kernel on pixels first ... last: sum 1, and centre of mass at the place."""
     n = last - first + 1
     total = 0.0
@@ -557,7 +558,15 @@ def noise_mesh(raw, cell, mesh):
     Returns
     -------
     (c, ny, nx) float64 array, ADU
-        Standard deviation by differences of neighbours of one colour in a row; NaN where there are too few.
+        Standard deviation of sky pixels, by differences of neighbours of one colour in a row; NaN where there are too
+        few.
+
+    Notes
+    -----
+    Sum and difference of two pixels of equal noise are independent, so pairs are chosen by their sum: those within
+    one standard deviation of its median. That leaves out stars and their wings, whose photon noise is not the sky's. To
+    both sides, because the noise of photons grows with the sum. Measured in a crowded field: 0.9 % of the noise, and up
+    to 6 % of the variance of single cells.
     """
     if raw.ndim != 2 or mesh < 16 or mesh % 2:
         raise ValueError(f"need a raw light and an even mesh >= 16, got shape {raw.shape} and {mesh}")
@@ -577,7 +586,7 @@ def _noise_mesh(raw, cell, step, mesh, noise):
         top, right = min(bottom + mesh, h), min(left + mesh, w)
         for c in range(n_channels):
             stride = max(1, mesh * mesh // (step * step) // CELL_SAMPLE)
-            differences = np.empty(4 * CELL_SAMPLE)
+            differences, sums = np.empty(4 * CELL_SAMPLE), np.empty(4 * CELL_SAMPLE)
             n, seen = 0, 0
             for y in range(bottom, top):
                 for x in range(left, right - step):
@@ -589,9 +598,16 @@ def _noise_mesh(raw, cell, step, mesh, noise):
                     difference = raw[y, x] - raw[y, x + step]
                     if not np.isnan(difference):
                         differences[n] = abs(difference)
+                        sums[n] = raw[y, x] + raw[y, x + step]
                         n += 1
             if n >= 16:
-                noise[c, j, i] = _spread(differences[:n]) / math.sqrt(2.0)
+                middle, reach = np.median(sums[:n]), _spread(differences[:n])
+                kept = 0
+                for k in range(n):
+                    if abs(sums[k] - middle) <= reach:
+                        differences[kept] = differences[k]
+                        kept += 1
+                noise[c, j, i] = _spread(differences[:kept]) / math.sqrt(2.0)
 
 
 def gradient_energy(image, step):

@@ -1,0 +1,68 @@
+"""FWHM of tiles without stars, from how much of the sky's small structure a frame shows there. Lean: numpy only."""
+
+import numpy as np
+
+# Tiles and frames that calibrate structure against seeing, and the significance of what they say.
+FEWEST_TILES, FEWEST_FRAMES, LEAST_SIGMA = 10, 8, 4.0
+LEAST_SNR = 5.0
+
+
+def from_structure(slope, error, ln_scale, ln_fwhm):
+    """Local deviations of ln FWHM from the frame's, by the structure of tiles.
+
+    Broader stars flatten the structure: a frame's slope on the template falls as FWHM^-p times its scale. The exponent
+    depends on the field, so the session's own frames give it: slopes of whole frames against their FWHM.
+
+    Parameters
+    ----------
+    slope, error : (n, c, ny, nx) float64 arrays
+        From ``local.structure``.
+    ln_scale : (n, c, ny, nx) float64 array
+        Logarithm of the scale field.
+    ln_fwhm : (n,) float64 array
+        Logarithm of the FWHM of the frames.
+
+    Returns
+    -------
+    deviation, its_error : (n, ny, nx) float64 arrays
+        NaN where there is too little structure, and all NaN where the frames do not settle the exponent.
+    exponent : float
+        NaN where it is not settled.
+    """
+    n = len(slope)
+    nothing = np.full((n, *slope.shape[2:]), np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        good = (slope > LEAST_SNR * error) & np.isfinite(error)
+        logs = np.where(good, np.log(np.where(good, slope, 1.0)) - ln_scale, np.nan)
+        spread = np.where(good, error / slope, np.nan)
+    # Tiles that all frames show: the same places for each, so that what lies there drops out.
+    common = good.all(0)
+    if common.sum() < FEWEST_TILES or n < FEWEST_FRAMES:
+        return nothing, nothing, np.nan
+    weight = common / np.where(common, (spread**2).mean(0), 1.0)
+    pattern = np.where(common, logs.mean(0), 0.0)
+    whole = (weight * np.where(common, logs - pattern, 0.0)).sum((1, 2, 3)) / weight.sum()
+    seeing = ln_fwhm - np.nanmean(ln_fwhm)
+    known = np.isfinite(seeing)
+    power = (seeing[known] ** 2).sum()
+    exponent = -(whole[known] * seeing[known]).sum() / max(power, 1e-30)
+    scatter = (whole + exponent * seeing)[known].std()
+    if exponent * np.sqrt(power) < LEAST_SIGMA * scatter:
+        return nothing, nothing, np.nan
+    with np.errstate(invalid="ignore", divide="ignore"):
+        by_channel = -(logs - pattern - whole[:, None, None, None]) / exponent
+        precision = np.where(np.isfinite(by_channel) & common, (exponent / spread) ** 2, 0.0)
+        total = precision.sum(1)
+        deviation, its_error = (precision * np.nan_to_num(by_channel)).sum(1) / total, total**-0.5
+    return np.where(total > 0, deviation, np.nan), np.where(total > 0, its_error, np.nan), float(exponent)
+
+
+def combined(one, its_error, other, other_error):
+    """Mean of two estimates by their errors; where one is NaN the other counts."""
+    a, b = (
+        np.where(np.isfinite(e) & np.isfinite(v), e**-2.0, 0.0) for v, e in ((one, its_error), (other, other_error))
+    )
+    total = a + b
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = (a * np.nan_to_num(one) + b * np.nan_to_num(other)) / total
+        return np.where(total > 0, mean, np.nan), np.where(total > 0, total**-0.5, np.nan)

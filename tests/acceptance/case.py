@@ -1,0 +1,168 @@
+"""A simulated series, its run, and what the run makes of known light."""
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from efficiency import injection, measure
+from efficiency.restack import Run, planes, restack
+from known import Simulated, cells
+
+from simulation import night, series
+from simulation.options import Options
+from tilestack import geometry
+
+ROOT = Path(__file__).parents[2]
+# Equal frames of a field without nebulae, trails or hot pixels: what each test adds stands there.
+PLAIN = Options(
+    pattern=None,
+    fwhm_px=3.1,
+    fwhm_spread=0.0,
+    transparency_spread=0.0,
+    sky_spread=0.0,
+    local_seeing=0.0,
+    cloud_share=0.0,
+    trail_share=0.0,
+    gradient=0.05,
+    hot_share=0.0,
+    cosmic_share=0.0,
+    rotation=False,
+    faint_stars=False,
+    extended=False,
+)
+# Pixels with less light of catalogue stars than this share of the sky are blank.
+BLANK_LIGHT = 0.003
+
+
+class Case:
+    """A series in a folder, simulated and run where that has not been done.
+
+    Parameters
+    ----------
+    folder : Path
+    sessions : list of Options
+        One each; the first holds the reference.
+    config : tuple of str
+        Further ``--config`` arguments of the run.
+    """
+
+    def __init__(self, folder, sessions, config=()):
+        self.folder, self.options = Path(folder), sessions
+        names = [f"night{k + 1}" for k in range(len(sessions))]
+        if not (self.folder / "runs/a/artifacts/run_status.json").exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            for name, options in zip(names, sessions, strict=True):
+                series.write(options, self.folder / name)
+            command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", self.folder]
+            lights = "[" + ",".join(str(self.folder / name) for name in names) + "]"
+            command += ["--cores", "2", "--config", "run_id=a", f"input={lights}", *config]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"the run of {folder} failed: {done.stdout[-1500:]} {done.stderr[-1500:]}")
+        self.run = Run(self.folder / "runs/a")
+        self.made = {s: series.Series(o) for s, o in zip(self.run.sessions, sessions, strict=True)}
+        self.first = next(iter(self.made))
+        self.reference = self.run.lattice["file"]
+        self.canvas = self.run.record("artifacts/common_overlap.json")["canvas"]
+
+    @cached_property
+    def base(self):
+        return planes(self.run.folder / "work/reconstruction.fits")
+
+    @cached_property
+    def known(self):
+        kind, xy = injection.places(np.isfinite(self.base["SCI"]))
+        return Simulated(self.made, (self.first, self.reference), kind, xy + self.canvas[1::-1])
+
+    @cached_property
+    def added(self):
+        return injection.Added(self.known, self.known.kind, self.known.xy, cells(self.run))
+
+    @property
+    def xy(self):
+        """Places of the known light in the stack."""
+        return self.known.xy - self.canvas[1::-1]
+
+    @cached_property
+    def injected(self):
+        return restack(self.run, self.folder / "injected", added=self.added)
+
+    def again(self, **changes):
+        """Base and injected stack with something changed, as in ``restack``."""
+        assert self.injected  # whose pass over the lights makes the ceiling; a second one would add to it
+        ceiling = self.added.ceiling.copy()
+        made = restack(self.run, self.folder / "changed", **changes)
+        injected = restack(self.run, self.folder / "changed", **changes, added=self.added)
+        self.added.ceiling[:] = ceiling
+        return made, injected
+
+    @cached_property
+    def blank(self):
+        """Pixels of the stack where the truth has no light above the sky, and all frames are: (h, w) bool."""
+        made = self.made[self.first]
+        state = self.known.state(self.first, self.reference)
+        sky = made.sky(state)
+        light = (made.expected({**state, "trails": []}) - sky - made.dark * made.options.exposure_s) / sky
+        h, w = self.base["SCI"].shape
+        y, x = np.mgrid[:h, :w]
+        field = np.column_stack([x.ravel() + self.canvas[1], y.ravel() + self.canvas[0]])
+        at = np.round(geometry.apply(geometry.inverse(self.to_lattice(self.reference)), field)).astype(int)
+        inside = (at >= 0).all(1) & (at < np.array(light.shape)[::-1]).all(1)
+        dark = np.zeros(h * w, bool)
+        dark[inside] = light[at[inside, 1], at[inside, 0]] < BLANK_LIGHT
+        full = self.base["NIM"] + self.base["REJ"] == (self.base["NIM"] + self.base["REJ"]).max()
+        return dark.reshape(h, w) & full & np.isfinite(self.base["SPLIT"])
+
+    def to_lattice(self, file, session=None):
+        return self.known.transform(session or self.first, {"file": file})
+
+    def truth(self, session, file):
+        """Transparency of a frame and its FWHM in the middle."""
+        state = self.known.state(session, file)
+        return state["transparency"], state["fwhm_px"]
+
+    def efficiencies(self, base=None, injected=None, chosen=None):
+        """Measured efficiencies; of chosen known light only, where given."""
+        base, injected = base or self.base, injected or self.injected
+        usable = self.blank & np.isfinite(base["SPLIT"])
+        noise = measure.whitened(base, usable)
+        chosen = np.ones(len(self.xy), bool) if chosen is None else chosen
+        full = self.surroundings_full()
+        mine = chosen & full
+        return measure.efficiencies(
+            base, injected, noise, usable, self.known.kind[mine], self.xy[mine], self.added.ceiling[mine, 0]
+        )
+
+    def surroundings_full(self):
+        """Known light that all frames see."""
+        seen = self.base["NIM"] + self.base["REJ"]
+        x, y = np.round(self.xy).astype(int).T
+        corners = [seen[y + dy, x + dx] for dy in (-16, 0, 15) for dx in (-16, 0, 15)]
+        return np.min(corners, axis=0) == seen.max()
+
+    def best_direct_coadd(self):
+        """Largest efficiency for stars that any weighted mean of the frames can reach (docs/method.md)."""
+        profiles, variances = [], []
+        for session, made in self.made.items():
+            small = dataclasses.replace(made.options, height_px=64, width_px=64)
+            bench = series.Series(dataclasses.replace(small, extended=False, faint_stars=False))
+            for frame in self.run.frames(session):
+                state = {**self.known.state(session, frame["file"]), "cloud": None, "quadrant": 1.0}
+                state["shift"] = np.zeros(2)
+                star = {"x": np.zeros(1), "y": np.zeros(1), "flux": np.ones((1, 1))}
+                profiles.append(bench.added(state, star).ravel())
+                full = made.options
+                sky = full.sky_e_s * full.exposure_s * state["sky"] * _sky_colour(made)
+                variances.append(sky + full.read_noise_e**2 + (full.adc_step_adu * full.gain_e_adu) ** 2 / 12)
+        scaled = np.array(profiles) / np.sqrt(np.array(variances))[:, None]
+        gram = scaled @ scaled.T
+        return float(np.linalg.eigvalsh(gram)[-1] / np.trace(gram))
+
+
+def _sky_colour(made):
+    state = night.frame_state(0, made.options)
+    return float(np.median(made.sky(state)) / (made.options.sky_e_s * made.options.exposure_s * state["sky"]))

@@ -1,0 +1,61 @@
+"""Run the acceptance tests: figures beside their goals, and whether planted faults are caught.
+
+make acceptance runs all of them at full size, which takes hours; python tests/acceptance/suite.py --help tells of
+smaller ones.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / "scripts")]
+
+import checks  # noqa: E402
+import numpy as np  # noqa: E402
+
+
+def merged(rows):
+    """Rows of realisations as one: mean, error of the mean, all faults caught."""
+    result = []
+    for same in zip(*rows, strict=True):
+        first, n = same[0], len(same)
+        value, error = np.mean([row.value for row in same]), np.sqrt(np.mean([row.error**2 for row in same]) / n)
+        caught = None if first.caught is None else all(row.caught for row in same)
+        result.append(checks.judged(first, float(value), float(error), caught))
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tests", nargs="*", default=[], help=f"of {', '.join(checks.TESTS)}; all by default")
+    parser.add_argument("--folder", type=Path, default=Path("runs/acceptance"))
+    parser.add_argument("--frames", type=int, default=100)
+    parser.add_argument("--side", type=int, default=1440, help="pixels")
+    parser.add_argument("--realisations", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=500)
+    given = parser.parse_args()
+    size = {"n_frames": given.frames, "height_px": given.side, "width_px": given.side}
+    print("| test | figure | value | error | goal | reached | planted fault |")
+    print("|---|---|---|---|---|---|---|")
+    failed = 0
+    for name in given.tests or checks.TESTS:
+        rows = []
+        for k in range(given.realisations):
+            seed = given.seed + 10 * k
+            rows.append(
+                checks.TESTS[name](given.folder.resolve() / f"{name}_{given.frames}_{given.side}_{seed}", size, seed)
+            )
+        for row in merged(rows):
+            failed += not row.ok or row.caught is False
+            fault = {None: "", True: "caught", False: "MISSED"}[row.caught]
+            reached = {True: "yes", False: "NO"}[row.ok] if row.goal != "-" else ""
+            print(
+                f"| {row.test} | {row.name} | {row.value:.4g} | {row.error:.2g} | {row.goal} | {reached} | {fault} |",
+                flush=True,
+            )
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
