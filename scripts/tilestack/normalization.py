@@ -51,7 +51,8 @@ def star_table(registration, stars):
         parts["frame"].append(np.full(len(mine), k))
         parts["star"].append(theirs)
         for key in (*FLUXES, "fwhm", "fwhm_error"):
-            values = np.array(measured[key], float).reshape(len(measured["x"]), -1)[mine]
+            n_columns = n_channels if key in FLUXES else 1  # said outright: a frame may have no star
+            values = np.array(measured[key], float).reshape(len(measured["x"]), n_columns)[mine]
             parts[key].append(values * area if key in FLUXES else values[:, 0] * area**0.5)
         parts["x"].append(xy[:, 0])
         parts["y"].append(xy[:, 1])

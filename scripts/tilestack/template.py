@@ -118,7 +118,7 @@ def widths(paths):
     found = []
     for path in paths:
         with files.opened(path) as hdus:
-            found.append(hdus["IMAGE"].header["FWHM"])
+            found.append(hdus["IMAGE"].header.get("FWHM"))
     return [fwhm for fwhm in found if isinstance(fwhm, float)]
 
 
@@ -154,6 +154,6 @@ def read(paths, box):
             new = (np.asarray(hdus["COUNT"].data[there]) >= FEWEST_FRAMES) & np.isnan(image[here])
             for target, name in ((image, "IMAGE"), (variance, "VARIANCE")):
                 target[here] = np.where(new, hdus[name].data[there], target[here])
-            if isinstance(header["FWHM"], float):
+            if isinstance(header.get("FWHM"), float):
                 fwhm[here][new] = header["FWHM"]
     return image, variance, fwhm
