@@ -1,7 +1,7 @@
 """What resampling does to noise: variance of a lattice pixel over that of a raw one, by its place in the frame.
 
 It follows from the weights alone. A prewarped pixel is a sum of raw ones, and so of independent noise: the sum of the
-squared weights is its variance. With a Lanczos-3 kernel that is 1 on a raw pixel and 0.38 half-way between four.
+squared weights is its variance. With a Lanczos-3 kernel that is 1 on a raw pixel and 0.62 half-way between four.
 """
 
 import functools

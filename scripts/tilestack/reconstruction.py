@@ -4,6 +4,7 @@ import numpy as np
 
 from tilestack import bayer, files, geometry, lattice, noisegain, prewarp, prewarped, streaks, template
 from tilestack.kernels import coadd as kernel
+from tilestack.kernels.prewarp import LEAST_STRETCH
 
 # Bytes of codes and marks, and of sums, that a band may hold.
 BAND_BYTES = 128e6
@@ -111,7 +112,10 @@ class Batch:
     def _read_tables(self, record):
         cell = bayer.channel_cell(record["bayer_pattern"])
         plane_of, step, offsets = prewarp.layout(cell, self.cell, record["cfa"])
-        stretches = np.round(1 / np.sqrt(self.area), 2)
+        stretches = 1 / np.sqrt(self.area)
+        stretches = np.where(  # a rounded one stays on its side of where stretching begins
+            stretches > LEAST_STRETCH, np.maximum(stretches.round(2), LEAST_STRETCH + 0.01), 1.0
+        )
         kinds, self.table_of = np.unique(stretches, return_inverse=True)
         made = [
             noisegain.table(

@@ -7,10 +7,12 @@ from numba import njit
 N_ANGLES, STEP_PX = 2048, 2.0
 # Points that vote; more of them only cost time.
 MOST_VOTERS = 6000
-# A streak fills so many bins of its line, more than chance puts there, and a share of those between its ends.
+# A streak fills so many bins of its line, more than the lines beside it, and a share of those between its ends.
 BIN_PX, FEWEST_BINS, LEAST_FILLED = 8.0, 12, 0.3
-NEAR_PX = 3.0
-MOST_STREAKS = 8
+NEAR_PX, WIDEST_PX = 3.0, 24
+# Lines beside a line, which tell what chance fills.
+BESIDE_PX = (-39, -32, -25, -18, 18, 25, 32, 39)
+MOST_STREAKS, MOST_FAILED = 8, 1
 
 
 def strips(y, x, box):
@@ -37,28 +39,59 @@ def strips(y, x, box):
     centre = np.array([box[0] + (box[2] - 1) / 2, box[1] + (box[3] - 1) / 2])
     points = np.column_stack([y, x]) - centre
     radius = 0.5 * np.hypot(box[2], box[3])
-    found = []
+    found, failed = [], 0
     for _ in range(MOST_STREAKS):
-        if len(points) < FEWEST_BINS:
+        if len(points) < FEWEST_BINS or failed > MOST_FAILED:
             break
         # Two pixels of a wide trail side by side say no more than one.
         voters = np.unique(np.floor(points / STEP_PX), axis=0) * STEP_PX
         voters = voters[:: -(-len(voters) // MOST_VOTERS)]
-        normal, offset = _peak(voters, radius)
-        line = _refined(points, normal, offset)
-        if line is None:
+        normal, offset = _refined(points, *_peak(voters, radius))
+        if normal is None:
             break
-        normal, offset, half_width, low, high = line
-        along = np.array([-normal[1], normal[0]])
-        filled = len(np.unique(np.floor(points[_near(points, normal, offset, NEAR_PX)] @ along / BIN_PX)))
-        chance = len(points) * 2 * NEAR_PX * (high - low) / (np.pi * radius**2)
-        if filled < FEWEST_BINS + chance + 6 * np.sqrt(chance) or filled * BIN_PX < LEAST_FILLED * (high - low):
-            break
-        found.append(_strip(normal, offset, half_width, 2 * low - high, 2 * high - low, centre, box))
-        points = points[~_near(points, normal, offset, half_width + NEAR_PX)]
+        across = points @ normal - offset
+        place = np.floor(points @ np.array([-normal[1], normal[0]]) / BIN_PX).astype(int)
+        first, last = _fullest_run(np.unique(place[np.abs(across) <= NEAR_PX]))
+        inside = (place >= first) & (place <= last)
+        # What chance puts on a line is what lies on its neighbours: galaxies and halos are no streaks.
+        chance = np.median([_filled(place[inside], across[inside] - side) for side in BESIDE_PX])
+        half_width = _half_width(np.abs(across[inside]))
+        if _filled(place[inside], across[inside]) >= FEWEST_BINS + chance + 6 * np.sqrt(chance):
+            low, high = first * BIN_PX, (last + 1) * BIN_PX
+            found.append(_strip(normal, offset, half_width, 2 * low - high, 2 * high - low, centre, box))
+        else:
+            failed += 1
+        points = points[np.abs(across) > half_width + NEAR_PX]
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
+    return tuple(np.unique(np.concatenate(found, axis=1), axis=1))
+
+
+def _filled(place, across):
+    """Bins along a line that hold a point near it."""
+    return len(np.unique(place[np.abs(across) <= NEAR_PX]))
+
+
+def _fullest_run(bins):
+    """First and last of the bins between which most are filled beyond a share LEAST_FILLED."""
+    best, total, start, before, ends = 0.0, 0.0, bins[0], bins[0], (bins[0], bins[0])
+    for place in bins:
+        total -= LEAST_FILLED * max(place - before - 1, 0)
+        if total <= 0:
+            total, start = 0.0, place
+        total += 1 - LEAST_FILLED
+        if total > best:
+            best, ends = total, (start, place)
+        before = place
+    return ends
+
+
+def _half_width(distance):
+    """Half the width of a streak from the distances of points from its line: as far as they are more than beside it."""
+    counts = np.bincount(np.rint(distance[distance < WIDEST_PX]).astype(int), minlength=WIDEST_PX)
+    counts[0] *= 2
+    thick = counts > 0.25 * counts[:4].max() + np.median(counts[-8:])
+    return float(WIDEST_PX) if thick.all() else max(1.0, float(np.argmin(thick)) - 0.5)
 
 
 def _near(points, normal, offset, reach):
@@ -88,19 +121,16 @@ def _vote(voters, sines, cosines, radius, step):
 
 
 def _refined(points, normal, offset):
-    """Line by least squares through the points near it: normal, offset, half width, first and last place along it."""
+    """Normal and offset of a line by least squares through the points near it; None where there are too few."""
     for reach in (2 * NEAR_PX, NEAR_PX, NEAR_PX):
         mine = points[_near(points, normal, offset, reach)]
         if len(mine) < FEWEST_BINS:
-            return None
+            return None, None
         middle = mine.mean(0)
         _, _, axes = np.linalg.svd(mine - middle, full_matrices=False)
         normal = axes[1]
         offset = float(middle @ normal)
-    across = np.abs(mine @ normal - offset)
-    along = mine @ np.array([-normal[1], normal[0]])
-    low, high = np.quantile(along, [0.01, 0.99])
-    return normal, offset, max(1.0, float(np.quantile(across, 0.95))), float(low), float(high)
+    return normal, offset
 
 
 def _strip(normal, offset, half_width, low, high, centre, box):

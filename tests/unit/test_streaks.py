@@ -151,3 +151,13 @@ def test_strips__do_not_depend_on_the_order_of_the_pixels():
     y, x = (np.concatenate(axis) for axis in zip(tumbling(line(71.0)), strays(rng), strict=True))
     order = rng.permutation(len(y))
     np.testing.assert_array_equal(mask(*streaks.strips(y, x, BOX)), mask(*streaks.strips(y[order], x[order], BOX)))
+
+
+@pytest.mark.parametrize(("n", "sigma"), [(200, 30), (1000, 60), (5000, 200)])
+def test_strips__none_in_a_cloud_of_rejects(n, sigma):
+    # A galaxy under bad seeing, the halo of a bright star: many rejects, densest in the middle.
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        y, x = (np.rint(rng.normal(middle, sigma, n)).astype(int) for middle in (BOX[0] + 600, BOX[1] + 850))
+        inside = (abs(y - BOX[0] - 600) < 600) & (abs(x - BOX[1] - 850) < 850)
+        assert not len(streaks.strips(y[inside], x[inside], BOX)[0])

@@ -67,7 +67,7 @@ def blurred(template, step, n):
     return bank
 
 
-@njit(parallel=True, fastmath={"contract"})
+@njit(cache=True, parallel=True, fastmath={"contract"})
 def _three_taps(image, step, side, out):
     h, w = image.shape
     for y in prange(h):
