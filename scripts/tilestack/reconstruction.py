@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tilestack import bayer, files, geometry, lattice, noisegain, prewarp, prewarped, streaks, template
+from tilestack import bayer, distortion, files, geometry, lattice, noisegain, prewarp, prewarped, streaks, template
 from tilestack.kernels import coadd as kernel
 from tilestack.kernels.prewarp import LEAST_STRETCH
 
@@ -107,6 +107,7 @@ class Batch:
         transforms = [np.array(entry["transform"]) for entry in self.entries]
         self.to_frame = np.array([geometry.inverse(transform) for transform in transforms]).reshape(-1, 2, 3)
         self.area = np.array([geometry.area_scale(transform) for transform in transforms])
+        self.lens = distortion.as_array(record["distortion"])
         self._read_tables(record)
 
     def _read_tables(self, record):
@@ -133,7 +134,7 @@ class Batch:
         """Codes' zero and scale, fields, grid, phase and places, as the kernels take them."""
         grid = (*((band[k] - self.first_nodes[k]) / self.stride for k in (0, 1)), float(self.stride))
         phase = np.roll(self.cell, (-(band[0] % 2), -(band[1] % 2)), (0, 1))
-        places = kernel.Places(band[0], band[1], self.to_frame, self.tables, self.table_of, self.area)
+        places = kernel.Places(band[0], band[1], self.to_frame, self.lens, self.tables, self.table_of, self.area)
         return self.zero, self.scale, self.fields, grid, phase, places
 
     def template(self, band):

@@ -53,7 +53,7 @@ def in_place(n, y0=0, x0=0):
     """Places of frames that lie on the lattice, with a noise gain of 1."""
     to_frame = np.tile(turned(0, 1, (0, 0)), (n, 1, 1))
     tables = np.ones((1, 4, N_PLACES, N_PLACES), np.float32)
-    return coadd.Places(y0, x0, to_frame, tables, np.zeros(n, np.int64), np.ones(n))
+    return coadd.Places(y0, x0, to_frame, None, tables, np.zeros(n, np.int64), np.ones(n))
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def frames():
         "grid": GRID,
         "cell": CELL,
         # Area of a raw pixel on the lattice; the origin odd and below 0, where % and int() go apart.
-        "places": coadd.Places(-5, 40, to_frame, tables, np.arange(N) % 2, scales**-2),
+        "places": coadd.Places(-5, 40, to_frame, None, tables, np.arange(N) % 2, scales**-2),
     }
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tilestack import bayer, noisegain, prewarp
+from tilestack import bayer, distortion, noisegain, prewarp
 from tilestack.kernels import coadd
 from tilestack.kernels import prewarp as kernel
 
@@ -23,13 +23,13 @@ def table_of(pattern, lattice_pattern, cfa, stretch):
     return noisegain.table(*parts, tuple(map(tuple, offsets.tolist())), step, stretch)
 
 
-def warped(image, to_frame, box, pattern, lattice_pattern, cfa, stretch):
+def warped(image, to_frame, box, pattern, lattice_pattern, cfa, stretch, lens=None):
     """What PREWARP makes of a raw image in a box of the lattice."""
     cell = bayer.channel_cell(pattern)
     plane_of, step, offsets = prewarp.layout(cell, bayer.channel_cell(lattice_pattern), cfa)
     planes = prewarp.planes_of(image, cell, step, offsets)
     clear = np.zeros(image.shape, np.uint8)
-    return kernel.warp(planes, plane_of, step, offsets, clear, to_frame, box, stretch=stretch)[0]
+    return kernel.warp(planes, plane_of, step, offsets, clear, to_frame, box, lens=lens, stretch=stretch)[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -59,8 +59,10 @@ def test_table__is_what_the_warp_makes_of_each_raw_pixel(kind, stretch, shift):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("angle_deg", "scale"), [(17.0, 1.0), (200.0, 1.0), (-40.0, 1.4)])
-def test_noise_gain__is_the_variance_of_noise_through_a_turned_frame(kind, angle_deg, scale):
+@pytest.mark.parametrize(
+    ("angle_deg", "scale", "bent_px"), [(17.0, 1.0, 0.0), (200.0, 1.0, 0.0), (-40.0, 1.4, 0.0), (0.0, 1.0, 6.0)]
+)
+def test_noise_gain__is_the_variance_of_noise_through_a_turned_frame(kind, angle_deg, scale, bent_px):
     # The table, where in it the kernels look, and the area: against white noise through the whole of PREWARP.
     rng = np.random.default_rng(1)
     a, size, sigma = np.radians(angle_deg), 300, 3.0
@@ -69,8 +71,12 @@ def test_noise_gain__is_the_variance_of_noise_through_a_turned_frame(kind, angle
     box = (-61, 35, 120, 120)
     to_frame = np.column_stack([matrix, centre - matrix @ [35 + 59.5, -61 + 59.5]])
     area = scale**-2
+    # A lens that moves the corners by so much: without it an unturned frame has one place in the pixel everywhere.
+    bend = {"centre": centre.tolist(), "length": 100.0, "coefficients": np.zeros((7, 2))}
+    bend["coefficients"][[3, 6], [0, 1]] = bent_px
+    lens = distortion.as_array(bend) if bent_px else None
     table = table_of(*kind, scale)
-    places = coadd.Places(*box[:2], to_frame[None], table[None], np.zeros(1, np.int64), np.array([area]))
+    places = coadd.Places(*box[:2], to_frame[None], lens, table[None], np.zeros(1, np.int64), np.array([area]))
     fields = np.ones((1, 5, 1, 2, 2), np.float32)
     fields[:, 2] = sigma**2 * area
     sums, _, _ = coadd.accumulate(
@@ -90,7 +96,7 @@ def test_noise_gain__is_the_variance_of_noise_through_a_turned_frame(kind, angle
     expected = sums[0][coadd.SUMS.index("W2V")]
     found = np.mean(
         [
-            warped(rng.normal(0, sigma, (size, size)).astype(np.float32), to_frame, box, *kind, scale) ** 2
+            warped(rng.normal(0, sigma, (size, size)).astype(np.float32), to_frame, box, *kind, scale, lens) ** 2
             for _ in range(30)
         ],
         axis=0,

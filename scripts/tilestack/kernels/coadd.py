@@ -6,6 +6,8 @@ from collections import namedtuple
 import numpy as np
 from numba import njit, prange
 
+from tilestack.kernels.prewarp import in_frame
+
 NO_DATA, SATURATED = -32768, 32767
 # Marks of a pixel of a frame.
 KEPT, REJECTED, CLIPPED, MISSING = 0, 1, 2, 3
@@ -183,19 +185,18 @@ def mark(codes, zero, scale, fields, grid, cell, places, bank, width, squared, s
 
 
 # Where the pixels of a band lie in the raw frames: lattice position y0, x0 of its first pixel; transforms to the raw
-# frames (n, 2, 3); tables of ``noisegain`` (m, 4, p, p), the one of each frame (n,), and the lattice area of a raw
-# pixel (n,).
-Places = namedtuple("Places", "y0 x0 to_frame tables table_of area")
+# frames (n, 2, 3), and the distortion behind them as in ``kernels.prewarp.warp`` or None; tables of ``noisegain``
+# (m, 4, p, p), the one of each frame (n,), and the lattice area of a raw pixel (n,).
+Places = namedtuple("Places", "y0 x0 to_frame lens tables table_of area")
 
 
 @njit(fastmath={"contract"})
 def _noise_gain(places, k, y, x):
     """Variance of a resampled pixel over that of a raw one."""
     at_x, at_y = float(places.x0 + x), float(places.y0 + y)
-    move = places.to_frame[k]
     tables = places.tables
-    u = 0.5 * (move[0, 0] * at_x + move[0, 1] * at_y + move[0, 2])
-    v = 0.5 * (move[1, 0] * at_x + move[1, 1] * at_y + move[1, 2])
+    u, v = in_frame(places.to_frame[k], places.lens, at_x, at_y)
+    u, v = 0.5 * u, 0.5 * v
     n = tables.shape[2]
     i, j = int((u - math.floor(u)) * n + 0.5), int((v - math.floor(v)) * n + 0.5)
     i, j = (0 if i == n else i), (0 if j == n else j)
