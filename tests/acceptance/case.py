@@ -125,14 +125,18 @@ class Case:
         state = self.known.state(session, file)
         return state["transparency"], state["fwhm_px"]
 
-    def efficiencies(self, base=None, injected=None, chosen=None):
-        """Measured efficiencies; of chosen known light only, where given."""
+    def efficiencies(self, base=None, injected=None, region=None):
+        """Measured efficiencies; in a region of the field only, where given: a function of places from its centre."""
         base, injected = base or self.base, injected or self.injected
         usable = self.blank & np.isfinite(base["SPLIT"])
+        mine = self.surroundings_full()
+        if region is not None:
+            h, w = usable.shape
+            y, x = np.mgrid[:h, :w]
+            pixels = np.column_stack([x.ravel() + self.canvas[1], y.ravel() + self.canvas[0]])
+            usable = usable & region(geometry.apply(self.known.to_field, pixels)).reshape(h, w)
+            mine = mine & region(self.known.field)
         noise = measure.whitened(base, usable)
-        chosen = np.ones(len(self.xy), bool) if chosen is None else chosen
-        full = self.surroundings_full()
-        mine = chosen & full
         return measure.efficiencies(
             base, injected, noise, usable, self.known.kind[mine], self.xy[mine], self.added.ceiling[mine, 0]
         )
