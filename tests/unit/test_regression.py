@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from tilestack import files, regression
 
@@ -65,3 +66,24 @@ def test_scales__of_a_field_without_structure_are_unknown(tmp_path):
     log_scale = np.array([[0.0], [0.0], [np.nan]])
     found, _ = regression.scales([(tmp_path / "a.fits", entries)], ["f0", "f1", "f2"], log_scale, [2], [], None)
     assert np.isnan(found[0])
+
+
+@pytest.mark.parametrize("pattern", [None, "GRBG"])
+def test_scales__of_a_later_session_are_those_against_the_template(tmp_path, pattern):
+    true, pulls = np.array([0.4, 0.1, 0.03]), []
+    for seed in range(8):
+        batch(tmp_path / "l.fits", np.random.default_rng(seed), [1.0], pattern, noise=5.0)
+        image = fits.getdata(tmp_path / "l.fits", 1).astype(np.float32)
+        with files.Writer(tmp_path / "layer.fits", {}) as writer:
+            for name, plane in (
+                ("IMAGE", image),
+                ("VARIANCE", 0 * image + 25),
+                ("COUNT", np.full(image.shape, 9, "i2")),
+            ):
+                writer.append(name, plane[None], {"LATTY0": 0, "LATTX0": 0, "FWHM": 2.4})
+        entries = batch(tmp_path / "a.fits", np.random.default_rng(seed), true, pattern)
+        unknown = np.full((3, 1 if pattern is None else 3), np.nan)
+        names, images = [entry["file"] for entry in entries], [(tmp_path / "a.fits", entries)]
+        found, error = regression.scales(images, names, unknown, [0, 1, 2], [tmp_path / "layer.fits"], pattern)
+        pulls.append((found - true) / error)
+    assert np.mean(pulls) == pytest.approx(0, abs=0.7) and np.sqrt(np.mean(np.square(pulls))) < 1.5
