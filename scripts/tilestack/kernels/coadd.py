@@ -6,8 +6,6 @@ from collections import namedtuple
 import numpy as np
 from numba import njit, prange
 
-from tilestack.kernels.prewarp import in_frame
-
 NO_DATA, SATURATED = -32768, 32767
 # Marks of a pixel of a frame.
 KEPT, REJECTED, CLIPPED, MISSING = 0, 1, 2, 3
@@ -191,11 +189,31 @@ Places = namedtuple("Places", "y0 x0 to_frame lens tables table_of area")
 
 
 @njit(fastmath={"contract"})
+def _in_frame(to_frame, lens, x, y):
+    """Place in the raw frame of a lattice position: that of ``kernels.prewarp``, whose changes no cache here would see."""
+    u = to_frame[0, 0] * x + to_frame[0, 1] * y + to_frame[0, 2]
+    v = to_frame[1, 0] * x + to_frame[1, 1] * y + to_frame[1, 2]
+    if lens is None:
+        return u, v
+    # The polynomial takes raw positions to straight ones: going back, twice round is good to 1e-3 px.
+    px, py = u, v
+    for _ in range(2):
+        a, b = px / lens[0, 0] - lens[1, 0], py / lens[0, 0] - lens[1, 1]
+        dx = dy = 0.0
+        powers = (a * a, a * b, b * b, a * a * a, a * a * b, a * b * b, b * b * b)
+        for k in range(7):
+            dx += powers[k] * lens[2 + k, 0]
+            dy += powers[k] * lens[2 + k, 1]
+        px, py = u - dx, v - dy
+    return px, py
+
+
+@njit(fastmath={"contract"})
 def _noise_gain(places, k, y, x):
     """Variance of a resampled pixel over that of a raw one."""
     at_x, at_y = float(places.x0 + x), float(places.y0 + y)
     tables = places.tables
-    u, v = in_frame(places.to_frame[k], places.lens, at_x, at_y)
+    u, v = _in_frame(places.to_frame[k], places.lens, at_x, at_y)
     u, v = 0.5 * u, 0.5 * v
     n = tables.shape[2]
     i, j = int((u - math.floor(u)) * n + 0.5), int((v - math.floor(v)) * n + 0.5)

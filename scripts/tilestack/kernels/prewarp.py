@@ -235,7 +235,7 @@ def warp(planes, plane_of, step, offsets, near, to_frame, box, *, lens=None, str
 
 
 @njit(fastmath={"contract"})
-def in_frame(to_frame, lens, x, y):
+def _in_frame(to_frame, lens, x, y):
     """Place in the raw frame of a lattice position."""
     u = to_frame[0, 0] * x + to_frame[0, 1] * y + to_frame[0, 2]
     v = to_frame[1, 0] * x + to_frame[1, 1] * y + to_frame[1, 2]
@@ -274,7 +274,7 @@ def _warp(planes, plane_of, step, offsets, to_frame, lens, y0, x0, table, image)
                 if lens is None:
                     u, v = a * lattice_x + b * lattice_y + c, d * lattice_x + e * lattice_y + f
                 else:
-                    x, y = in_frame(to_frame, lens, lattice_x, lattice_y)
+                    x, y = _in_frame(to_frame, lens, lattice_x, lattice_y)
                     u, v = (x - offsets[p, 1]) * shrink, (y - offsets[p, 0]) * shrink
                 if not (u >= 2.0 and v >= 2.0 and u < wp - 3 and v < hp - 3):
                     # At the outermost pixels there is no kernel; on the grid itself none is needed.
@@ -318,7 +318,7 @@ def _hold_saturated(planes, plane_of, step, offsets, near, to_frame, lens, y0, x
             middle_x, middle_y = int((d * u - b * v) / area), int((a * v - c * u) / area)
             for j in range(max(middle_y - along - 1 - y0, 0), min(middle_y + along + 2 - y0, rows)):
                 for i in range(max(middle_x - across - 1 - x0, 0), min(middle_x + across + 2 - x0, columns)):
-                    fx, fy = in_frame(to_frame, lens, float(x0 + i), float(y0 + j))
+                    fx, fy = _in_frame(to_frame, lens, float(x0 + i), float(y0 + j))
                     if np.isnan(image[j, i]) or int(math.floor(fx)) != x or int(math.floor(fy)) != y:
                         continue
                     p = plane_of[(y0 + j) % 2, (x0 + i) % 2]
@@ -385,7 +385,7 @@ def _warp_stretched(planes, plane_of, step, offsets, to_frame, lens, y0, x0, str
     for j in prange(rows):
         wx, wy = np.empty(64), np.empty(64)
         for i in range(columns):
-            x, y = in_frame(to_frame, lens, x0 + i, y0 + j)
+            x, y = _in_frame(to_frame, lens, x0 + i, y0 + j)
             p = plane_of[(y0 + j) % 2, (x0 + i) % 2]
             u, v = (x - offsets[p, 1]) / step, (y - offsets[p, 0]) / step
             left, right = int(math.ceil(u - reach)), int(math.floor(u + reach))
