@@ -190,7 +190,7 @@ Places = namedtuple("Places", "y0 x0 to_frame lens tables table_of area")
 
 @njit(fastmath={"contract"})
 def _in_frame(to_frame, lens, x, y):
-    """Place in the raw frame of a lattice position: that of ``kernels.prewarp``, whose changes no cache here would see."""
+    """Place in the raw frame of a lattice position: that of ``kernels.prewarp``, whose changes no cache would see."""
     u = to_frame[0, 0] * x + to_frame[0, 1] * y + to_frame[0, 2]
     v = to_frame[1, 0] * x + to_frame[1, 1] * y + to_frame[1, 2]
     if lens is None:
