@@ -58,7 +58,7 @@ def figures(base, injected, kind, xy, ceiling):
     usable &= np.isfinite(base["SPLIT"])
     noise = measure.whitened(base, usable)
     chi2 = measure.split_chi2(base, usable)
-    found = measure.efficiencies(base, injected, noise, usable, kind, xy, ceiling)
+    found = measure.efficiencies(base, injected, [noise], usable, kind, xy, ceiling)
     return {
         **{
             key: rounded(value, 5) if isinstance(value, float) else value

@@ -38,26 +38,27 @@ class Spectrum:
 
     Parameters
     ----------
-    noise : (h, w) array
-        Over its own expected standard deviation.
+    noises : list of (h, w) array
+        Over their own expected standard deviations; independent of each other.
     usable : (h, w) bool array
     reach : int
         Half the side of a box.
     """
 
-    def __init__(self, noise, usable, reach):
+    def __init__(self, noises, usable, reach):
         size = 2 * reach
         edge = np.hanning(size + 2)[1:-1]
         window = np.outer(edge, edge)
-        self.powers, self.where = [], []
-        clean = np.where(usable, noise, 0.0)
-        for top in range(0, noise.shape[0] - size + 1, reach):
-            for left in range(0, noise.shape[1] - size + 1, reach):
+        self.powers, self.where, self.n_noises = [], [], len(noises)
+        clean = [np.where(usable, noise, 0.0) for noise in noises]
+        for top in range(0, usable.shape[0] - size + 1, reach):
+            for left in range(0, usable.shape[1] - size + 1, reach):
                 box = (slice(top, top + size), slice(left, left + size))
                 weight = window * usable[box]
                 total = (weight**2).sum()
                 if total > 0.6 * (window**2).sum():
-                    self.powers.append(np.abs(np.fft.fft2(clean[box] * weight)) ** 2 / total)
+                    each = [np.abs(np.fft.fft2(noise[box] * weight)) ** 2 / total for noise in clean]
+                    self.powers.append(np.mean(each, axis=0))
                     self.where.append((top + reach, left + reach))
         self.powers, self.where = np.array(self.powers), np.array(self.where).reshape(-1, 2)
 
@@ -67,7 +68,7 @@ class Spectrum:
         flipped = np.roll(power[::-1], 1, axis=0)
         power = (power + flipped) / 2
         # Half-overlapping Hann windows: each box counts for about a half; two reflections and a transposition.
-        return (power + power.T) / 2, 4 * 0.52 * chosen.sum()
+        return (power + power.T) / 2, 4 * 0.52 * chosen.sum() * self.n_noises
 
 
 def squared_snr(response, variance, xy, reach, power, n_behind):
@@ -100,15 +101,15 @@ def squared_snr(response, variance, xy, reach, power, n_behind):
     return result * (1 - 1 / n_behind), mean_light
 
 
-def efficiencies(base, injected, noise, usable, kind, xy, ceiling):
+def efficiencies(base, injected, noises, usable, kind, xy, ceiling):
     """Measured efficiencies of a plane.
 
     Parameters
     ----------
     base, injected : (h, w) arrays
         Stack without and with the known light.
-    noise : (h, w) array
-        Noise of the stack, over the root of `variance`.
+    noises : list of (h, w) array
+        Independent realisations of the noise of the stack, over the root of its variance.
     usable : (h, w) bool array
         Blank sky.
     kind, xy, ceiling : arrays
@@ -129,7 +130,7 @@ def efficiencies(base, injected, noise, usable, kind, xy, ceiling):
         ("eta_sb", PATCH, PATCH_REACH_PX),
     ):
         mine = (kind == which) & (ceiling > 0)
-        spectrum = Spectrum(noise, usable, reach)
+        spectrum = Spectrum(noises, usable, reach)
         block = _block(spectrum.where[:, 0], spectrum.where[:, 1], h, w)
         mine_block = _block(xy[mine, 1], xy[mine, 0], h, w)
         power, n_behind = spectrum.mean(np.ones(len(block), bool))

@@ -47,7 +47,7 @@ def planes(path):
         return {hdu.name: files.native(hdu.data[0]) for hdu in hdus[1:]}
 
 
-def restack(run, out, *, added=None, moved=None, changed=None, options=None):
+def restack(run, out, *, added=None, moved=None, changed=None, halves=None, options=None):
     """Make prewarped frames, template, sums and reconstruction again, with the run's own records.
 
     Parameters
@@ -61,6 +61,8 @@ def restack(run, out, *, added=None, moved=None, changed=None, options=None):
         ``moved(session, frame)`` gives the transform to use for a frame.
     changed : callable, optional
         ``changed(session, fields)`` changes the weight fields, a dict of arrays by name, in place.
+    halves : callable, optional
+        ``halves(index)`` says which half the frame of this number in its session belongs to, 0 or 1.
     options : dict, optional
         Instead of keys of ``tile_reconstruction`` in the configuration.
 
@@ -76,6 +78,8 @@ def restack(run, out, *, added=None, moved=None, changed=None, options=None):
     layers, layer_records, sums, sum_records = [], [], {}, []
     for session in run.sessions:
         paths = _prewarped(run, session, out, added, moved)
+        if halves is not None:
+            paths["records"] = [_halved(path, out / session, halves) for path in paths["records"]]
         layer, layer_record = (out / f"template_{session}{end}" for end in (".fits", ".json"))
         templates.template(
             {
@@ -168,6 +172,14 @@ def _prewarped(run, session, out, added, moved):
         )
         records.write(record, {**records.read(old), "frames": entries})
     return made
+
+
+def _halved(path, out, halves):
+    """A prewarp record whose frames belong to other halves."""
+    out.mkdir(exist_ok=True)
+    record = records.read(path)
+    records.write(out / path.name, {**record, "frames": [{**f, "index": halves(f["index"])} for f in record["frames"]]})
+    return out / path.name
 
 
 def _fields(run, session, out, changed):

@@ -7,7 +7,7 @@ from scipy.sparse import linalg
 # Scatter of well-exposed stars from frame to frame beyond the photon noise: scintillation, flat field, and the misfit
 # of the profile at the star's place in its pixel. ASSUME 2 %; it keeps a few bright stars from deciding alone.
 FLOOR = 0.02
-ROUNDS, START_ROUNDS = 30, 5
+ROUNDS, START_ROUNDS, CENTRE_ROUNDS = 30, 5, 5
 # Stars that a frame must share with others to have a place among them.
 FEWEST_STARS = 3
 
@@ -83,6 +83,7 @@ def relative(
     if fixed is None:
         if not enough[anchor]:
             return scale * np.nan, scale_error * np.nan, brightness * np.nan, used
+        brightness = _centres(log_flux - scale[frame], variance, star, n_stars)
     return scale, scale_error, brightness, used
 
 
@@ -128,6 +129,23 @@ def _solve(frame, star, value, weight, n_frames, n_stars, anchor, start):
             raise ValueError(f"the scales of {n_free} frames do not settle in 5000 steps: are all weights finite?")
     brightness = _means(value - scale[frame], weight, star, n_stars)
     return scale, brightness
+
+
+def _centres(values, variance, group, n_groups):
+    """Robust centre of each group, by the scatter that the group itself shows; NaN of an empty one.
+
+    A star under the edge of a cloud differs from the frame's scale by far more than the frame's scatter. Were those
+    frames left out, its brightness would come from the few where the cloud is thin, and all scales around it be off.
+    """
+    known = np.isfinite(values)
+    values, variance, group = values[known], variance[known], group[known]
+    centre = _medians(values, group, n_groups)
+    for _ in range(CENTRE_ROUNDS):
+        away = np.abs(values - centre[group])
+        spread = np.maximum(1.4826 * _medians(away, group, n_groups), FLOOR)[group]
+        robust = np.where(away < 4.685 * spread, (1 - (away / (4.685 * spread)) ** 2) ** 2, 0.0)
+        centre = _means(values, robust / (variance + spread**2), group, n_groups)
+    return centre
 
 
 def _means(values, weight, group, n_groups):

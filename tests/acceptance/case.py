@@ -34,6 +34,8 @@ PLAIN = Options(
     faint_stars=False,
     extended=False,
 )
+# Halves beside those of even and odd frames: of any two as many frames share a half as do not.
+HALVES = (lambda k: k // 2 % 2, lambda k: (k // 2 + k) % 2, lambda k: k // 4 % 2)
 # Pixels with less light of catalogue stars than this share of the sky are blank.
 BLANK_LIGHT = 0.003
 
@@ -91,6 +93,11 @@ class Case:
     def injected(self):
         return restack(self.run, self.folder / "injected", added=self.added)
 
+    @cached_property
+    def other_halves(self):
+        """The stack with its frames in other halves: further realisations of its noise, independent of each other."""
+        return [restack(self.run, self.folder / "halves", halves=half) for half in HALVES]
+
     def again(self, **changes):
         """Base and injected stack with something changed, as in ``restack``."""
         assert self.injected  # whose pass over the lights makes the ceiling; a second one would add to it
@@ -127,6 +134,7 @@ class Case:
 
     def efficiencies(self, base=None, injected=None, region=None):
         """Measured efficiencies; in a region of the field only, where given: a function of places from its centre."""
+        same = [] if base is not None else self.other_halves
         base, injected = base or self.base, injected or self.injected
         usable = self.blank & np.isfinite(base["SPLIT"])
         mine = self.surroundings_full()
@@ -136,9 +144,9 @@ class Case:
             pixels = np.column_stack([x.ravel() + self.canvas[1], y.ravel() + self.canvas[0]])
             usable = usable & region(geometry.apply(self.known.to_field, pixels)).reshape(h, w)
             mine = mine & region(self.known.field)
-        noise = measure.whitened(base, usable)
+        noises = [measure.whitened(stack, usable) for stack in (base, *same)]
         return measure.efficiencies(
-            base, injected, noise, usable, self.known.kind[mine], self.xy[mine], self.added.ceiling[mine, 0]
+            base, injected, noises, usable, self.known.kind[mine], self.xy[mine], self.added.ceiling[mine, 0]
         )
 
     def surroundings_full(self):

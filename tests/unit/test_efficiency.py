@@ -43,7 +43,7 @@ def made(share, seed=1, side=640, kernel=None):
     usable[100:130, 300:340] = False
     injected = {**base, "SCI": light}
     white = measure.whitened(base, usable)
-    return measure.efficiencies(base, injected, white, usable, kind, xy, added.ceiling[:, 0]), base, usable
+    return measure.efficiencies(base, injected, [white], usable, kind, xy, added.ceiling[:, 0]), base, usable
 
 
 @pytest.mark.parametrize("share", [1.0, 0.8])
