@@ -5,6 +5,8 @@ rule efficiency:
     """Measure what the stack makes of known light, against the best that its frames allow."""
     input:
         image="<run>/work/reconstruction.fits",
+        drizzled="<run>/work/drizzled.fits",
+        debayer="<run>/artifacts/debayer.json",
         overlap="<run>/artifacts/common_overlap.json",
         grid="<run>/artifacts/tile_grid.json",
         channels="<run>/artifacts/channel_split.json",

@@ -20,7 +20,7 @@ PHASES = {  # name: its rules; the position is the phase number
     "TILE_GRID": ["tile_grid"],
     "COMMON_OVERLAP": ["common_overlap", "registered_frames"],
     "LOCAL_METRICS": ["local_metrics", "local_weights", "local_metrics_summary"],
-    "TILE_RECONSTRUCTION": ["reconstruct_batch", "tile_reconstruction"],
+    "TILE_RECONSTRUCTION": ["colour_template", "reconstruct_batch", "tile_reconstruction"],
     "STATE_CLUSTERING": [],
     "SYNTHETIC_FRAMES": [],
     "STACKING": ["stacking"],
@@ -38,7 +38,7 @@ BATCH_COST_S = {
     "detect_stars": 0.1,
     "prewarp": 0.15,
     "local_metrics": 0.1,
-    "reconstruct_batch": 0.1,
+    "reconstruct_batch": 0.3,
 }
 
 

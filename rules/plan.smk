@@ -96,6 +96,11 @@ def lights(wildcards):
     return {"folder": session["folder"], "names": names}
 
 
+def lights_folder(wildcards):
+    """Where the lights of a session lie."""
+    return SESSIONS[wildcards.session]["folder"]
+
+
 def of_session(pattern):
     """Input function: the pattern for every batch of the job's session."""
     return lambda wildcards: expand(pattern, session=wildcards.session, batch=batches_of(wildcards.session))

@@ -4,6 +4,7 @@ PRODUCTS = [
     "stacked_rgb.fits",
     *(f"planes/{name}{colour}.fits" for colour in ("", "_rgb") for name in ("even", "odd", "plain_mean")),
     "planes/inverse_variance.fits",
+    "planes/drizzled.fits",
 ]
 RECORDS = [
     "scan_input",
@@ -22,7 +23,7 @@ ARTIFACTS = [*RECORDS, "run_status"]
 # What makes the result what it is: not in which order folders are listed, nor how frames are dealt out.
 RESULT_CONFIG = {key: item for key, item in config.items() if key not in ("input", "frames_per_batch")}
 # What reaches the stack.
-LATER = ("debayer", "drizzle", "astrometry", "catalogue", "bge", "pcc", "validation", "output")
+LATER = ("debayer", "astrometry", "catalogue", "bge", "pcc", "validation", "output")
 MADE_BY = {key: item for key, item in RESULT_CONFIG.items() if key not in LATER}
 
 
@@ -30,6 +31,7 @@ rule stacking:
     """The final linear image."""
     input:
         image="<run>/work/reconstruction.fits",
+        drizzled="<run>/work/drizzled.fits",
         reconstruction="<run>/artifacts/tile_reconstruction.json",
         scan="<run>/artifacts/scan_input.json",
         registration="<run>/artifacts/registration.json",
@@ -43,6 +45,7 @@ rule stacking:
         odd="<run>/outputs/planes/odd.fits",
         plain_mean="<run>/outputs/planes/plain_mean.fits",
         inverse_variance="<run>/outputs/planes/inverse_variance.fits",
+        drizzled="<run>/outputs/planes/drizzled.fits",
         preview="<run>/outputs/previews/stacked.png",
         record="<run>/artifacts/stacking.json",
     log:
@@ -66,6 +69,8 @@ rule debayer:
     """Colour image from the stacked mosaic; a mono image passes through."""
     input:
         image="<run>/outputs/stacked.fits",
+        drizzled="<run>/outputs/planes/drizzled.fits",
+        reconstruction="<run>/artifacts/tile_reconstruction.json",
         even="<run>/outputs/planes/even.fits",
         odd="<run>/outputs/planes/odd.fits",
         plain_mean="<run>/outputs/planes/plain_mean.fits",

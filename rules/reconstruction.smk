@@ -1,5 +1,38 @@
 # Phase 9. Partial sums of a batch never change; a new night adds its own and one addition.
 REJECTION = {key: item for key, item in config["tile_reconstruction"].items() if key != "put_back_share"}
+# Colours come from drizzled raw frames, unless a method asks for those of the mosaic.
+DRIZZLED = config["debayer"]["method"] in ("auto", "drizzle")
+
+
+rule colour_template:
+    """Drizzle the sharpest frames of a session into the template that colours are measured against."""
+    input:
+        layer="<run>/work/template/{session}.fits",
+        layer_record="<run>/work/template/{session}.json",
+        records=of_session("<run>/work/prewarp/{session}/{batch}.json"),
+        normalization="<run>/work/normalization/{session}.json",
+        registration="<run>/work/registration/{session}.json",
+        reference="<run>/work/reference.json",
+        channels="<run>/artifacts/channel_split.json",
+    output:
+        "<run>/work/template_rgb/{session}.fits",
+    log:
+        text="<run>/logs/colour_template/{session}.log",
+        reason="<run>/logs/colour_template/{session}.reason.json",
+    benchmark:
+        "<run>/benchmarks/colour_template/{session}.tsv"
+    conda:
+        "../envs/tilestack.yaml"
+    threads: fair_threads
+    resources:
+        mem_mb=2000,
+    params:
+        folder=lights_folder,
+        cosmetic=config["prewarp"]["cosmetic"],
+        enabled=DRIZZLED,
+        code=code("colour_template.py"),
+    script:
+        "../scripts/colour_template.py"
 
 
 rule reconstruct_batch:
@@ -14,8 +47,11 @@ rule reconstruct_batch:
         channels="<run>/artifacts/channel_split.json",
         layers=so_far("<run>/work/template/{session}.fits"),
         layer_record="<run>/work/template/{session}.json",
+        colour_layers=so_far("<run>/work/template_rgb/{session}.fits"),
+        registration="<run>/work/registration/{session}.json",
     output:
         sums="<run>/work/sums/{session}/{batch}.fits",
+        drizzled="<run>/work/drizzled/{session}/{batch}.fits",
         record="<run>/work/sums/{session}/{batch}.json",
     log:
         text="<run>/logs/reconstruct_batch/{session}_{batch}.log",
@@ -29,6 +65,9 @@ rule reconstruct_batch:
         mem_mb=2000,
     params:
         options=REJECTION,
+        lights=lights,
+        drizzle=config["drizzle"] if DRIZZLED else None,
+        cosmetic=config["prewarp"]["cosmetic"],
         code=code("reconstruct_batch.py"),
     script:
         "../scripts/reconstruct_batch.py"
@@ -38,13 +77,16 @@ rule tile_reconstruction:
     """Add up the partial sums, in the order of the plan."""
     input:
         sums=of_run("<run>/work/sums/{session}/{batch}.fits"),
+        drizzled=of_run("<run>/work/drizzled/{session}/{batch}.fits"),
         records=of_run("<run>/work/sums/{session}/{batch}.json"),
         fields=of_sessions("<run>/work/weights/{session}.fits"),
         weights=of_sessions("<run>/work/weights/{session}.json"),
         overlap="<run>/artifacts/common_overlap.json",
         grid="<run>/artifacts/tile_grid.json",
+        channels="<run>/artifacts/channel_split.json",
     output:
         image="<run>/work/reconstruction.fits",
+        drizzled="<run>/work/drizzled.fits",
         record="<run>/artifacts/tile_reconstruction.json",
     log:
         text="<run>/logs/tile_reconstruction.log",

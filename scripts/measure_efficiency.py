@@ -1,6 +1,7 @@
 """Measure the efficiency of a finished run: known light added to its lights, and the same stack once more."""
 
 import tempfile
+from pathlib import Path
 
 import debayer
 import numpy as np
@@ -24,12 +25,19 @@ def measure_efficiency(run_folder, record_path):
         for session in run.sessions
     }
     added = injection.Added(injection.Fitted(run, kind, on_lattice), kind, on_lattice, cells)
+    product = run.record("artifacts/debayer.json")
+    drizzled, scale = product["method"] == "drizzle", product.get("scale", 1)
     with tempfile.TemporaryDirectory(dir=run.folder / "work") as folder:
         injected = restack(run, folder, added=added)
-    by_channel = zip(channels, colours(base, pattern), colours(injected, pattern), strict=True)
+        if drizzled:
+            paths = run.folder / "work/drizzled.fits", Path(folder) / "drizzled.fits"
+            pairs = [[planes(path, c) for path in paths] for c in range(len(channels))]
+        else:
+            pairs = list(zip(colours(base, pattern), colours(injected, pattern), strict=True))
+    on_product = (xy + 0.5) * scale - 0.5
     found = [
-        {"channel": name, **figures(one, other, kind, xy, added.ceiling[:, k])}
-        for k, (name, one, other) in enumerate(by_channel)
+        {"channel": name, **figures(*pair, kind, on_product, added.ceiling[:, k], scale)}
+        for k, (name, pair) in enumerate(zip(channels, pairs, strict=True))
     ]
     formula = run.record("artifacts/stacking.json")
     records.write(
@@ -44,21 +52,23 @@ def measure_efficiency(run_folder, record_path):
 
 def colours(stack, pattern):
     """SCI, VAR and SPLIT of each channel; of a mosaic by Malvar's filters."""
-    names = ("SCI", "VAR", "SPLIT")
     if pattern is None:
-        return [{name: stack[name] for name in names}]
-    image, variance = debayer.colours(stack["SCI"], stack["VAR"], pattern, "malvar")
-    split, _ = debayer.colours(stack["SPLIT"], stack["VAR"], pattern, "malvar")
-    return [dict(zip(names, parts, strict=True)) for parts in zip(image, variance, split, strict=True)]
+        return [stack]
+    image, variance = debayer.demosaiced(stack["SCI"], stack["VAR"], pattern, "malvar")
+    # Its pattern of 2x2 pixels is none of the noise as a spectrum knows it.
+    variance = np.mean([np.roll(variance, (y, x), (1, 2)) for y in (0, 1) for x in (0, 1)], axis=0)
+    split, _ = debayer.demosaiced(stack["SPLIT"], stack["VAR"], pattern, "malvar")
+    names, counts = ("SCI", "VAR", "SPLIT"), {name: stack[name] for name in ("NIM", "REJ")}
+    return [dict(zip(names, parts, strict=True)) | counts for parts in zip(image, variance, split, strict=True)]
 
 
-def figures(base, injected, kind, xy, ceiling):
+def figures(base, injected, kind, xy, ceiling, scale):
     """Efficiencies of a channel with their errors, and chi^2 of its variance plane."""
     usable, _ = measure.blank(base["SCI"], base["VAR"])
     usable &= np.isfinite(base["SPLIT"])
     noise = measure.whitened(base, usable)
     chi2 = measure.split_chi2(base, usable)
-    found = measure.efficiencies(base, injected, [noise], usable, kind, xy, ceiling)
+    found = measure.efficiencies(base, injected, [noise], usable, kind, xy, ceiling, scale)
     return {
         **{
             key: rounded(value, 5) if isinstance(value, float) else value

@@ -1,42 +1,56 @@
-"""Partial sums of a batch: weighted by the fields of its session, outliers left out."""
+"""Partial sums of a batch: weighted by the fields of its session, outliers left out; and those of its raw pixels."""
+
+from pathlib import Path
 
 import numpy as np
 
-from tilestack import files, job, reconstruction, records
+from tilestack import drizzling, files, job, rawpixels, reconstruction, records, template
 from tilestack.kernels import coadd
 
 
-def reconstruct_batch(paths, sums_path, record_path, *, batch, options):
-    """paths: image, record, fields, weights, normalization, grid, channels, layers, layer_record (the last layer's)."""
-    read = {
-        key: records.read(paths[key])
-        for key in ("record", "weights", "normalization", "grid", "channels", "layer_record")
-    }
+def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic):
+    """paths: image, record, fields, weights, normalization, grid, channels, registration, layers, layer_record (the
+    last layer's), colour_layers; out: sums, drizzled, record."""
+    keys = ("record", "weights", "normalization", "grid", "channels", "registration", "layer_record")
+    read = {key: records.read(paths[key]) for key in keys}
     names = [entry["file"] for entry in read["record"]["frames"]]
     place = {frame["file"]: k for k, frame in enumerate(read["weights"]["frames"])}
-    weighed = [read["weights"]["frames"][place[name]] for name in names]
     mine = [place[name] for name in names]
     with files.opened(paths["fields"]) as hdus:
         fields = np.stack([files.native(files.pixels(hdus[name])[mine]) for name in coadd.FIELDS], axis=1)
     gain = read["normalization"]["gain"]["e_per_adu"]
+    options = {**options, "inverse_gain": 1 / gain if gain else 0.0}
+    tiles = (*read["weights"]["tiles"]["first"], *read["weights"]["tiles"]["shape"])
+    stride, pattern = read["grid"]["stride_px"], read["channels"]["bayer_pattern"]
+    sky = {"reference_sky": read["normalization"]["reference_sky"]}
+    sky |= {key: read["layer_record"][key] for key in ("sky", "mesh_origin")}
+    exposure = np.array([read["weights"]["frames"][k]["exposure_s"] or np.nan for k in mine])
     per_frame, n_streaks = reconstruction.write_sums(
-        sums_path,
+        out["sums"],
         paths["image"],
         read["record"],
         fields,
-        (*read["weights"]["tiles"]["first"], *read["weights"]["tiles"]["shape"]),
-        read["grid"]["stride_px"],
-        read["channels"]["bayer_pattern"],
-        {
-            "layers": paths["layers"],
-            "reference_sky": read["normalization"]["reference_sky"],
-            **{key: read["layer_record"][key] for key in ("sky", "mesh_origin")},
-        },
-        np.array([frame["exposure_s"] or np.nan for frame in weighed]),
-        {**options, "inverse_gain": 1 / gain if gain else 0.0},
+        tiles,
+        stride,
+        pattern,
+        {**sky, "layers": paths["layers"]},
+        exposure,
+        options,
     )
+    raw_rejected = np.zeros(len(names), np.int64)
+    if names and drizzle is not None and (pattern is not None or drizzle["mono"]):
+        layers = template.Layers(paths["layers"] if pattern is None else paths["colour_layers"])
+        raw = rawpixels.Raw([Path(folder) / name for name in names], read["registration"], cosmetic=cosmetic)
+        known = {**sky, "planes": layers, "mesh_px": read["record"]["mesh_px"]}
+        frames = drizzling.Batch(
+            raw, read["record"]["frames"], read["registration"], fields, tiles, stride, known, options
+        )
+        raw_rejected = drizzling.write_sums(out["drizzled"], frames, drizzling.drop_of(drizzle), exposure)
+    else:
+        with files.Writer(out["drizzled"], {"CONTENT": "nothing was to be drizzled", "NFRAMES": 0}):
+            pass
     records.write(
-        record_path,
+        out["record"],
         {
             "session": read["weights"]["session"],
             "batch": batch,
@@ -48,8 +62,9 @@ def reconstruct_batch(paths, sums_path, record_path, *, batch, options):
                     "saturated_px": counts[2],
                     "rejected_share": counts[1] / max(counts[:3].sum(), 1),
                     "streak_px": streak,
+                    "raw_rejected_px": rejected,
                 }
-                for name, counts, streak in zip(names, per_frame, n_streaks, strict=True)
+                for name, counts, streak, rejected in zip(names, per_frame, n_streaks, raw_rejected, strict=True)
             ],
         },
     )
@@ -57,13 +72,14 @@ def reconstruct_batch(paths, sums_path, record_path, *, batch, options):
 
 if __name__ == "__main__":
     with job.started(snakemake):
-        inputs = snakemake.input
-        names = ("image", "record", "fields", "weights", "normalization", "grid", "channels", "layer_record")
-        paths = {key: inputs[key] for key in names} | {"layers": list(inputs["layers"])}
+        inputs, params = snakemake.input, snakemake.params
+        lists = ("layers", "colour_layers")
         reconstruct_batch(
-            paths,
-            snakemake.output.sums,
-            snakemake.output.record,
+            {key: list(value) if key in lists else value for key, value in inputs.items()},
+            dict(snakemake.output.items()),
+            folder=params.lights["folder"],
             batch=snakemake.wildcards.batch,
-            options=dict(snakemake.params.options),
+            options=dict(params.options),
+            drizzle=params.drizzle,
+            cosmetic=params.cosmetic,
         )

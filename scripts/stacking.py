@@ -4,11 +4,13 @@ from tilestack import bayer, efficiency, files, job, preview, products, records
 
 # Bits of MASK are in the header of that plane; these planes go with the product.
 PRODUCT_PLANES = ("VAR", "WHT", "EXP", "NIM", "REJ", "MASK")
+DRIZZLED_PLANES = (*PRODUCT_PLANES, "EVEN", "ODD", "MEAN")
 COMPARISONS = {"even": "EVEN", "odd": "ODD", "plain_mean": "MEAN", "inverse_variance": "IVAR"}
 
 
 def stacking(paths, out, *, run_id, config_hash):
-    """paths: image, reconstruction, scan, registration, global_metrics, channels, reference, gain (normalization)."""
+    """paths: image, drizzled, reconstruction, scan, registration, global_metrics, channels, reference, and gain
+    (normalization)."""
     keys = ("reconstruction", "scan", "registration", "global_metrics", "channels", "reference", "gain")
     read = {key: records.read(paths[key]) for key in keys}
     used = [frame for frame in read["registration"]["frames"] if frame["transform"] is not None]
@@ -49,6 +51,7 @@ def stacking(paths, out, *, run_id, config_hash):
     products.write(out["image"], planes["SCI"], cards, extensions, [table], history)
     for name, plane in COMPARISONS.items():
         products.write(out[name], planes[plane], {**cards, "CONTENT": f"{name} stack, for comparison"})
+    drizzled_planes(paths["drizzled"], out["drizzled"], cards, read["reconstruction"]["drizzled"])
     flip = (light.get("row_order") or "").upper() == "BOTTOM-UP"
     preview.write(out["preview"], planes["SCI"], flip=flip)
     summary = {"frames": len(used), **{key: score[key] for key in ("eta_sb", "eta_pt", "t_eff_s", "fwhm_px")}}
@@ -66,6 +69,24 @@ def stacking(paths, out, *, run_id, config_hash):
             **score,
         },
     )
+
+
+def drizzled_planes(path, out, cards, drizzled):
+    """Write the drizzled planes as a product; without any, a product that says so."""
+    if drizzled is None:
+        products.write(out, None, {**cards, "CONTENT": "nothing was to be drizzled"})
+        return
+    with files.opened(path) as hdus:
+        planes = {hdu.name: files.native(hdu.data) for hdu in hdus[1:]}
+    more = {
+        "DRZKERN": (drizzled["kernel"], "shape of a drop"),
+        "DRZFRAC": (drizzled["pixfrac"], "size of a drop in raw pixels"),
+        "DRZSCALE": (drizzled["scale"], "output pixels per lattice pixel and axis"),
+        "NOISERAT": (drizzled["r_factor"], "noise of large areas over that of VAR"),
+    }
+    cards = {key: card for key, card in cards.items() if key != "BAYERPAT"}
+    cards = products.at_scale(cards, drizzled["scale"]) | more
+    products.write(out, planes["SCI"], cards, [(name, planes[name]) for name in DRIZZLED_PLANES])
 
 
 if __name__ == "__main__":

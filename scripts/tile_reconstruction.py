@@ -2,7 +2,9 @@
 
 import contextlib
 
-from tilestack import files, job, records, sums
+import numpy as np
+
+from tilestack import colours, files, job, records, sums
 from tilestack import tiles as tile_means
 from tilestack.prewarped import bands
 from tilestack.records import rounded
@@ -10,14 +12,15 @@ from tilestack.records import rounded
 BAND_ROWS = 128
 
 
-def tile_reconstruction(paths, image_path, record_path, *, put_back_share):
-    """paths: sums (lists by session), records (one a batch), weights, fields (one a session), overlap, grid."""
+def tile_reconstruction(paths, out, *, put_back_share):
+    """paths: sums and drizzled (lists by session), records (one a batch), weights, fields (one a session), overlap,
+    grid, channels; out: image, drizzled, record."""
     overlap, grid = records.read(paths["overlap"]), records.read(paths["grid"])
     canvas = tuple(overlap["canvas"])
     tiles = tile_means.Means((*overlap["tiles"]["first"], *overlap["tiles"]["shape"]), grid["stride_px"], canvas)
     with (
         contextlib.ExitStack() as stack,
-        files.Writer(image_path, {"LATTY0": canvas[0], "LATTX0": canvas[1]}) as writer,
+        files.Writer(out["image"], {"LATTY0": canvas[0], "LATTX0": canvas[1]}) as writer,
     ):
         sessions = [
             [sums.Sums(stack.enter_context(files.opened(path))) for path in batches]
@@ -34,6 +37,7 @@ def tile_reconstruction(paths, image_path, record_path, *, put_back_share):
                     first = (k * canvas[2] + band[0] - canvas[0]) * canvas[3]
                     writer.put(place, planes[name][k].astype(dtype), first)
             tiles.add(band, planes)
+    drizzled = colour_planes(paths, out["drizzled"], canvas, put_back_share)
     per_tile = tiles.means()
     by_weights = tile_means.of_weights(paths["fields"], tiles.range)
     # The noise that is there against the noise of one weight a frame by formula.
@@ -46,13 +50,14 @@ def tile_reconstruction(paths, image_path, record_path, *, put_back_share):
     gains = [records.read(path) for path in paths["weights"]]
     whole = tiles.whole()
     records.write(
-        record_path,
+        out["record"],
         {
             "phase": 9,
             "phase_name": "TILE_RECONSTRUCTION",
             "status": "ok",
             "summary": {key: rounded(whole[key], 4) for key in ("rejected_share", "eta_sb", "mean_frames")},
             "canvas": canvas,
+            "drizzled": drizzled,
             "rejected_share": rounded(whole["rejected_share"]),
             "eta_sb": rounded(whole["eta_sb"]),
             "differs_px": whole["differs_px"],
@@ -72,16 +77,36 @@ def tile_reconstruction(paths, image_path, record_path, *, put_back_share):
     )
 
 
+def colour_planes(paths, path, canvas, put_back_share):
+    """Write the colour planes of drizzled sums, where there are any."""
+    with contextlib.ExitStack() as stack:
+        opened = [[stack.enter_context(files.opened(name)) for name in names] for names in paths["drizzled"].values()]
+        sessions = [
+            [sums.Sums(hdus, colours.DRIZZLED) for hdus in batches if hdus[0].header["NFRAMES"]] for batches in opened
+        ]
+        sessions = [batches for batches in sessions if batches]
+        if not sessions:
+            with files.Writer(path, {"CONTENT": "nothing was to be drizzled", "NFRAMES": 0}):
+                return None
+        headers = [batch.header for batches in sessions for batch in batches]
+        kernel, pixfrac, scale = (headers[0][key] for key in ("DRZKERN", "DRZFRAC", "DRZSCALE"))
+        n_frames, area = (np.array([header[key] for header in headers]) for key in ("NFRAMES", "RAWAREA"))
+        ratio = colours.noise_ratio(pixfrac, scale * np.sqrt(np.average(area, weights=n_frames)))
+        cards = {"DRZKERN": kernel, "DRZFRAC": pixfrac, "DRZSCALE": scale, "NOISERAT": float(ratio)}
+        cards["NFRAMES"] = int(n_frames.sum())
+        fine = tuple(n * scale for n in canvas)
+        pattern = records.read(paths["channels"])["bayer_pattern"]
+        with files.Writer(path, {**cards, "LATTY0": fine[0], "LATTX0": fine[1]}) as writer:
+            found = colours.write(writer, sessions, fine, pattern, put_back_share)
+    return {"kernel": kernel, "pixfrac": pixfrac, "scale": scale, "r_factor": rounded(ratio, 5), **found}
+
+
 if __name__ == "__main__":
     with job.started(snakemake):
         inputs = snakemake.input
-        batches = iter(inputs["sums"])
-        paths = {key: inputs[key] for key in ("overlap", "grid")}
+        paths = {key: inputs[key] for key in ("overlap", "grid", "channels")}
         paths |= {key: list(inputs[key]) for key in ("records", "weights", "fields")}
-        paths["sums"] = {s: [next(batches) for _ in range(n)] for s, n in snakemake.params.n_batches.items()}
-        tile_reconstruction(
-            paths,
-            snakemake.output.image,
-            snakemake.output.record,
-            put_back_share=snakemake.params.put_back_share,
-        )
+        for key in ("sums", "drizzled"):
+            batches = iter(inputs[key])
+            paths[key] = {s: [next(batches) for _ in range(n)] for s, n in snakemake.params.n_batches.items()}
+        tile_reconstruction(paths, dict(snakemake.output.items()), put_back_share=snakemake.params.put_back_share)

@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import colour_template as colour_templates
 import numpy as np
 import reconstruct_batch as reconstruct
 import template as templates
 import tile_reconstruction as reconstruction
 import yaml
+from astropy.io import fits
 
 from tilestack import files, lights, prewarp, records
 
@@ -41,10 +43,10 @@ class Run:
         return [f for f in self.record(f"work/registration/{session}.json")["frames"] if f["transform"] is not None]
 
 
-def planes(path):
-    """Planes of a reconstruction: name -> (h, w) array."""
+def planes(path, channel=0):
+    """Planes of a reconstruction, or of a colour of drizzled planes: name -> (h, w) array."""
     with files.opened(path) as hdus:
-        return {hdu.name: files.native(hdu.data[0]) for hdu in hdus[1:]}
+        return {hdu.name: files.native(hdu.data[channel]) for hdu in hdus[1:]}
 
 
 def restack(run, out, *, added=None, moved=None, changed=None, halves=None, options=None):
@@ -75,65 +77,102 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     settings = {**run.config["tile_reconstruction"], **(options or {})}
-    layers, layer_records, sums, sum_records = [], [], {}, []
+    drizzled = run.config["debayer"]["method"] in ("auto", "drizzle")
+    cosmetic = run.config["prewarp"]["cosmetic"]
+    layers, layer_records, colour_layers, made = [], [], [], {"sums": {}, "drizzled": {}, "records": []}
     for session in run.sessions:
-        paths = _prewarped(run, session, out, added, moved)
+        folder = _lights(run, session, out, added)
+        paths = _prewarped(run, session, out, folder, added, moved)
         if halves is not None:
             paths["records"] = [_halved(path, out / session, halves) for path in paths["records"]]
-        layer, layer_record = (out / f"template_{session}{end}" for end in (".fits", ".json"))
+        own = {
+            "normalization": run.folder / f"work/normalization/{session}.json",
+            "registration": _registration(run, session, out, moved),
+            "weights": run.folder / f"work/weights/{session}.json",
+            "reference": run.folder / "work/reference.json",
+            "grid": run.folder / "artifacts/tile_grid.json",
+            "channels": run.folder / "artifacts/channel_split.json",
+        }
+        ends = (".fits", ".json", "_rgb.fits")
+        layer, layer_record, colour_layer = (out / f"template_{session}{end}" for end in ends)
         templates.template(
-            {
-                "normalization": run.folder / f"work/normalization/{session}.json",
-                "reference": run.folder / "work/reference.json",
-                **paths,
-                "layers": layer_records,
-            },
+            {**own, **paths, "layers": layer_records},
             layer,
             layer_record,
             template_frames=run.config["normalization"]["template_frames"],
         )
+        colour_templates.colour_template(
+            {**own, "layer": layer, "layer_record": layer_record, "records": paths["records"]},
+            colour_layer,
+            folder=folder,
+            cosmetic=cosmetic,
+            enabled=drizzled,
+        )
         layers.append(layer)
         layer_records.append(layer_record)
-        fields = _fields(run, session, out, changed)
-        sums[session] = []
+        colour_layers.append(colour_layer)
+        own |= {"layers": layers, "layer_record": layer_record, "colour_layers": colour_layers}
+        own["fields"] = _fields(run, session, out, changed)
         for batch, image, record in zip(run.batches(session), paths["images"], paths["records"], strict=True):
-            made = out / f"sums_{session}_{batch}.fits"
+            end = f"_{session}_{batch}.fits"
+            sums = {"sums": out / f"sums{end}", "drizzled": out / f"drizzled{end}", "record": out / f"sums{end}.json"}
             reconstruct.reconstruct_batch(
-                {
-                    "image": image,
-                    "record": record,
-                    "fields": fields,
-                    "weights": run.folder / f"work/weights/{session}.json",
-                    "normalization": run.folder / f"work/normalization/{session}.json",
-                    "grid": run.folder / "artifacts/tile_grid.json",
-                    "channels": run.folder / "artifacts/channel_split.json",
-                    "layers": layers,
-                    "layer_record": layer_record,
-                },
-                made,
-                made.with_suffix(".json"),
+                {**own, "image": image, "record": record},
+                sums,
+                folder=folder,
                 batch=batch,
                 options={key: item for key, item in settings.items() if key != "put_back_share"},
+                drizzle=run.config["drizzle"] if drizzled else None,
+                cosmetic=cosmetic,
             )
-            sums[session].append(made)
-            sum_records.append(made.with_suffix(".json"))
+            for key in ("sums", "drizzled"):
+                made[key].setdefault(session, []).append(sums[key])
+            made["records"].append(sums["record"])
     reconstruction.tile_reconstruction(
         {
-            "sums": sums,
-            "records": sum_records,
+            **made,
             "fields": [run.folder / f"work/weights/{session}.fits" for session in run.sessions],
             "weights": [run.folder / f"work/weights/{session}.json" for session in run.sessions],
             "overlap": run.folder / "artifacts/common_overlap.json",
             "grid": run.folder / "artifacts/tile_grid.json",
+            "channels": run.folder / "artifacts/channel_split.json",
         },
-        out / "reconstruction.fits",
-        out / "reconstruction.json",
+        {
+            "image": out / "reconstruction.fits",
+            "drizzled": out / "drizzled.fits",
+            "record": out / "reconstruction.json",
+        },
         put_back_share=settings["put_back_share"],
     )
     return planes(out / "reconstruction.fits")
 
 
-def _prewarped(run, session, out, added, moved):
+def _lights(run, session, out, added):
+    """Folder of the lights of a session; where something is added, of what they are with it."""
+    folder = Path(run.sessions[session]["folder"])
+    if added is None:
+        return folder
+    changed = out / session / "lights"
+    changed.mkdir(parents=True)
+    for frame in run.frames(session):
+        pixels, _ = lights.read(folder / frame["file"])
+        fits.writeto(changed / frame["file"], pixels + added(session, frame, pixels))
+    return changed
+
+
+def _registration(run, session, out, moved):
+    """Registration record of a session, with other transforms where frames are moved."""
+    path = run.folder / f"work/registration/{session}.json"
+    if moved is None:
+        return path
+    record = records.read(path)
+    frames = [f if f["transform"] is None else {**f, "transform": moved(session, f)} for f in record["frames"]]
+    made = out / f"registration_{session}.json"
+    records.write(made, {**record, "frames": frames})
+    return made
+
+
+def _prewarped(run, session, out, folder, added, moved):
     """Prewarped batches of a session: the run's own where nothing is added or moved."""
     ends = {"images": ".fits", "records": ".json"}
     own = {
@@ -142,24 +181,15 @@ def _prewarped(run, session, out, added, moved):
     }
     if added is None and moved is None:
         return own
-    (out / session).mkdir(parents=True)
+    (out / session).mkdir(parents=True, exist_ok=True)
     made = {key: [out / session / path.name for path in paths] for key, paths in own.items()}
     registered = run.record(f"work/registration/{session}.json")
-    folder = Path(run.sessions[session]["folder"])
     for batch, image, record, old in zip(
         run.batches(session), made["images"], made["records"], own["records"], strict=True
     ):
         frames = [f for f in run.frames(session) if f["batch"] == batch]
         if moved is not None:
             frames = [{**f, "transform": moved(session, f)} for f in frames]
-        by_name = {f["file"]: f for f in frames}
-
-        def read(path, by_name=by_name):
-            pixels, header = lights.read(path)
-            if added is not None:
-                pixels = pixels + added(session, by_name[path.relative_to(folder).as_posix()], pixels)
-            return pixels, header
-
         entries = prewarp.write_batch(
             folder,
             frames,
@@ -168,7 +198,6 @@ def _prewarped(run, session, out, added, moved):
             image,
             cfa=run.config["prewarp"]["cfa"],
             cosmetic=run.config["prewarp"]["cosmetic"],
-            read=read,
         )
         records.write(record, {**records.read(old), "frames": entries})
     return made

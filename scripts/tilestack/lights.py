@@ -2,6 +2,7 @@
 
 import gzip
 import warnings
+from collections import namedtuple
 from io import BytesIO
 from pathlib import Path
 
@@ -67,9 +68,35 @@ def read(path):
         raise BadLight("unreadable", f"{path}: {type(error).__name__}: {error}") from error
 
 
+# Where the pixels of an uncompressed light lie in its file: offset in bytes, type, rows and columns, and the value
+# zero + scale x code; blank is the code of a pixel without data, or None.
+Stored = namedtuple("Stored", "offset dtype shape zero scale blank")
+
+
+def stored(path):
+    """Where the pixels of a light are that ``read`` takes: Stored, or None of a compressed file."""
+    with open(path, "rb") as stream:
+        if stream.read(2) == b"\x1f\x8b":
+            return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyUserWarning)
+        with fits.open(path, memmap=True, do_not_scale_image_data=True) as hdus:
+            hdu = next(hdu for hdu in hdus if _has_image(hdu))
+            if isinstance(hdu, fits.CompImageHDU):
+                return None
+            header, shape = hdu.header, tuple(n for n in hdu.shape if n != 1)
+            dtype = np.dtype({8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}[header["BITPIX"]])
+            offset = hdu.fileinfo()["datLoc"]
+    return Stored(offset, dtype, shape, header.get("BZERO", 0.0), header.get("BSCALE", 1.0), header.get("BLANK"))
+
+
+def _has_image(hdu):
+    return getattr(hdu, "is_image", False) and hdu.header.get("NAXIS", 0) >= 2
+
+
 def _first_image(hdus, path):
     for hdu in hdus:
-        if not getattr(hdu, "is_image", False) or hdu.header.get("NAXIS", 0) < 2:
+        if not _has_image(hdu):
             continue
         shape = [n for n in hdu.shape if n != 1]
         if len(shape) == 3:

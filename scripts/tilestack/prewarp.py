@@ -10,7 +10,7 @@ from tilestack.records import rounded
 CODES = 65533  # -32767 ... 32766; -32768 is no data, 32767 saturated
 
 
-def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic, read=lights.read):
+def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
     """Resample frames into one FITS file, an image extension each.
 
     Parameters
@@ -29,8 +29,6 @@ def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic, read=l
         ``demosaic`` or ``subplane``.
     cosmetic : bool
         Replace the defective pixels of the session.
-    read : callable
-        Gives the pixels and the header of a light.
 
     Returns
     -------
@@ -50,7 +48,7 @@ def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic, read=l
     }
     with files.Writer(path, cards) as writer:
         for number, frame in enumerate(frames, start=1):
-            image, _ = read(folder / frame["file"])
+            image, _ = lights.read(folder / frame["file"])
             entry, codes = _prewarp(image, frame, session, lattice, cfa=cfa, cosmetic=cosmetic)
             entry |= {"file": frame["file"], "index": frame["index"], "extension": number}
             y0, x0, *_ = entry["box"]

@@ -80,6 +80,17 @@ def _middle_date(dates):
     return str(np.datetime64(int(stamps.mean()), "us"))
 
 
+def at_scale(cards, scale):
+    """Cards of an image with so many pixels to one of the lattice along each axis."""
+    changed = {}
+    for keys, factor in ((("XPIXSZ", "YPIXSZ"), 1 / scale), (("FWHM", "LATTY0", "LATTX0"), scale)):
+        for key in keys:
+            if key in cards:
+                value, *comment = cards[key] if isinstance(cards[key], tuple) else (cards[key],)
+                changed[key] = (value * factor, *comment)
+    return {**cards, **changed}
+
+
 def config_hash(config):
     """Short SHA-256 of a configuration."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
@@ -91,7 +102,7 @@ def write(path, image, header_cards, planes=(), tables=(), history=()):
     Parameters
     ----------
     path : path
-    image : (h, w) or (3, h, w) float32 array
+    image : (h, w) or (3, h, w) float32 array, or None
         NaN marks no data.
     header_cards : dict
     planes : iterable of (str, array)
@@ -99,7 +110,7 @@ def write(path, image, header_cards, planes=(), tables=(), history=()):
     tables : iterable of astropy.io.fits.BinTableHDU
     history : iterable of str
     """
-    hdus = fits.HDUList([fits.PrimaryHDU(np.asarray(image, np.float32))])
+    hdus = fits.HDUList([fits.PrimaryHDU(None if image is None else np.asarray(image, np.float32))])
     hdus[0].header.update(header_cards)
     for line in history:
         hdus[0].header.add_history(line)

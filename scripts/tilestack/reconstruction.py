@@ -19,7 +19,7 @@ def write_sums(path, image_path, record, fields, tiles, stride, pattern, sky_tem
     path : path
         FITS file. Images (planes, h, w), one for each of ``coadd.SUMS`` (float32) and ``coadd.COUNTS`` (int16) with the
         pixels that count, and N_REJECTED, N_SATURATED (int16). Tables REJECTED and SATURATED hold, for each pixel that
-        has any, PLANE, Y, X (of the box) and the same sums of what was left out. The box stands in the header.
+        has any, PLANE, ROW, COLUMN (of the box) and the same sums of what was left out. The box stands in the header.
     image_path : path
         Prewarped frames of the batch.
     record : dict
@@ -103,7 +103,7 @@ class Batch:
         self.sky = np.array([model["coefficients"][0] for model in sky_template["reference_sky"]])
         self.mesh_px, self.mesh_origin = record["mesh_px"], sky_template["mesh_origin"]
         self.local_sky = np.array([lattice.filled(mesh) for mesh in np.array(sky_template["sky"], float)])
-        self.n_blurs = _blurs(fields[:, 3], template.widths(self.layers))
+        self.n_blurs = n_blurs(fields[:, 3], template.widths(self.layers))
         transforms = [np.array(entry["transform"]) for entry in self.entries]
         self.to_frame = np.array([geometry.inverse(transform) for transform in transforms]).reshape(-1, 2, 3)
         self.area = np.array([geometry.area_scale(transform) for transform in transforms])
@@ -190,7 +190,7 @@ class Batch:
         return starts, np.ascontiguousarray(y), np.ascontiguousarray(x), n_streaks
 
 
-def _blurs(frames, templates):
+def n_blurs(frames, templates):
     """Levels of blur between the sharpest template and the broadest frame; 1 where a FWHM is not known."""
     if not templates or not np.isfinite(frames).any():
         return 1
@@ -204,8 +204,8 @@ def _sparse(sums, counts, first_row):
     y, x = np.nonzero(counts.sum(0))
     return {
         "PLANE": np.zeros(len(y), np.int16),
-        "Y": (y + first_row).astype(np.int32),
-        "X": x.astype(np.int32),
+        "ROW": (y + first_row).astype(np.int32),
+        "COLUMN": x.astype(np.int32),
         **{name: sums[k, y, x].astype(np.float32) for k, name in enumerate(kernel.SUMS)},
         **{name: counts[k, y, x].astype(np.int16) for k, name in enumerate(kernel.COUNTS)},
     }

@@ -1,5 +1,7 @@
 """The image that partial sums add up to: sessions in the order of the plan, and its planes."""
 
+from collections import namedtuple
+
 import numpy as np
 
 from tilestack.kernels import coadd as kernel
@@ -13,40 +15,52 @@ INTEGER_PLANES = {"NIM": "i4", "REJ": "i4", "MASK": "i2"}
 FEWEST_DIFFERING = 5
 
 
-class Sums:
-    """Partial sums of a batch, by rows of the canvas."""
+# What a file of partial sums holds: names of the sums, of the counts, and of the sums of 1 / v.
+Kind = namedtuple("Kind", "sums counts ceiling")
+MOSAIC = Kind(kernel.SUMS, kernel.COUNTS, ("I_EVEN", "I_ODD"))
 
-    def __init__(self, hdus):
-        self.header = hdus[0].header
-        self.planes = {name: hdus[name].data for name in (*kernel.SUMS, *kernel.COUNTS, "N_REJECTED", "N_SATURATED")}
+
+class Sums:
+    """Partial sums of a batch, by rows of the canvas.
+
+    Parameters
+    ----------
+    hdus : dict-like
+        The file, opened.
+    kind : Kind
+    """
+
+    def __init__(self, hdus, kind=MOSAIC):
+        self.header, self.kind = hdus[0].header, kind
+        self.planes = {name: hdus[name].data for name in (*kind.sums, *kind.counts, "N_REJECTED", "N_SATURATED")}
         self.tables = {name: np.asarray(hdus[name].data) for name in ("REJECTED", "SATURATED")}
-        self.box = (self.header["LATTY0"], self.header["LATTX0"], *self.planes["W2V"].shape[-2:])
+        self.box = (self.header["LATTY0"], self.header["LATTX0"], *self.planes["W_EVEN"].shape[-2:])
 
     def rows(self, band):
-        """Sums (13, planes, h, w) and counts (4, planes, h, w) in a band of the canvas; and of what was left out."""
+        """Sums (s, planes, h, w), counts (n + 2, planes, h, w) in a band of the canvas; and of what was left out."""
         y0, x0, h, w = band
-        planes = len(self.planes["W2V"])
-        sums = np.zeros((len(kernel.SUMS), planes, h, w))
-        counts = np.zeros((4, planes, h, w), np.int64)
+        planes, n_counts = len(self.planes["W_EVEN"]), len(self.kind.counts)
+        sums = np.zeros((len(self.kind.sums), planes, h, w))
+        counts = np.zeros((n_counts + 2, planes, h, w), np.int64)
         if min(self.box[2:]) == 0:  # of a batch without usable frames
-            return sums, counts, {name: (np.zeros_like(sums), np.zeros_like(counts[:2])) for name in self.tables}
+            return sums, counts, {name: (np.zeros_like(sums), np.zeros_like(counts[:n_counts])) for name in self.tables}
         top, bottom = max(y0, self.box[0]), min(y0 + h, self.box[0] + self.box[2])
-        out = {name: (np.zeros_like(sums), np.zeros((2, planes, h, w), np.int64)) for name in self.tables}
+        out = {name: (np.zeros_like(sums), np.zeros_like(counts[:n_counts])) for name in self.tables}
         if top >= bottom:
             return sums, counts, out
         here = (slice(None), slice(top - y0, bottom - y0), slice(self.box[1] - x0, self.box[1] - x0 + self.box[3]))
         there = (slice(None), slice(top - self.box[0], bottom - self.box[0]))
-        for k, name in enumerate(kernel.SUMS):
+        for k, name in enumerate(self.kind.sums):
             sums[k][here] = self.planes[name][there]
-        for k, name in enumerate((*kernel.COUNTS, "N_REJECTED", "N_SATURATED")):
+        for k, name in enumerate((*self.kind.counts, "N_REJECTED", "N_SATURATED")):
             counts[k][here] = self.planes[name][there]
         for name, table in self.tables.items():
-            y, x = table["Y"] + self.box[0] - y0, table["X"] + self.box[1] - x0
+            y, x = table["ROW"] + self.box[0] - y0, table["COLUMN"] + self.box[1] - x0
             mine = (y >= 0) & (y < h)
             at = (table["PLANE"][mine], y[mine], x[mine])
-            for k, column in enumerate(kernel.SUMS):
+            for k, column in enumerate(self.kind.sums):
                 out[name][0][k][at] = table[column][mine]
-            for k, column in enumerate(kernel.COUNTS):
+            for k, column in enumerate(self.kind.counts):
                 out[name][1][k][at] = table[column][mine]
         return sums, counts, out
 
@@ -65,26 +79,29 @@ def add_sessions(sessions, band, put_back_share):
 
     Returns
     -------
-    sums : (13, planes, h, w) float64 array
-    counts : (2, planes, h, w) int64 array
-        Even and odd frames that count.
+    sums : (s, planes, h, w) float64 array
+        By the names of the kind.
+    counts : (n, planes, h, w) int64 array
+        What counts; by the names of the kind.
     ceiling : (planes, h, w) float64 array
         Sum of 1 / v over all frames with data, rejected ones too.
     rejected : (planes, h, w) int64 array
     mask : (planes, h, w) int16 array
         MASK_BITS.
     """
-    total = None
+    kind, total = sessions[0][0].kind, None
+    of_ceiling = [kind.sums.index(name) for name in kind.ceiling]
     for batches in sessions:
         session = None
         for batch in batches:
             sums, counts, out = batch.rows(band)
-            parts = [sums, counts[:2], counts[2], *out["REJECTED"], *out["SATURATED"]]
+            n = len(kind.counts)
+            parts = [sums, counts[:n], counts[n], *out["REJECTED"], *out["SATURATED"]]
             session = parts if session is None else [a + b for a, b in zip(session, parts, strict=True)]
         sums, counts, rejected, lost, n_lost, clipped, n_clipped = session
         seen = counts.sum(0) + rejected
         differs = (rejected > put_back_share * seen) & (seen >= FEWEST_DIFFERING)
-        ceiling = sums[7] + sums[9] + lost[7] + lost[9]
+        ceiling = sums[of_ceiling].sum(0) + lost[of_ceiling].sum(0)
         sums = sums + np.where(differs, lost, 0.0)
         counts = counts + np.where(differs, n_lost, 0)
         rejected = np.where(differs, 0, rejected)
@@ -99,7 +116,7 @@ def add_sessions(sessions, band, put_back_share):
     # Saturated samples count only where there is nothing else.
     bare = (counts.sum(0) == 0) & (n_clipped.sum(0) > 0)
     sums = sums + np.where(bare, clipped, 0.0)
-    ceiling = ceiling + np.where(bare, clipped[7] + clipped[9], 0.0)
+    ceiling = ceiling + np.where(bare, clipped[of_ceiling].sum(0), 0.0)
     counts = counts + np.where(bare, n_clipped, 0)
     mask = mask | bare.astype(np.int16) * MASK_BITS["SATURATED"]
     mask = mask | (counts.sum(0) == 0).astype(np.int16) * MASK_BITS["NO_DATA"]

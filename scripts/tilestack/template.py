@@ -122,6 +122,16 @@ def widths(paths):
     return [fwhm for fwhm in found if isinstance(fwhm, float)]
 
 
+class Layers:
+    """Layers of a template by their paths; ``widths``: their FWHM in pixels, of those that have one."""
+
+    def __init__(self, paths):
+        self.paths, self.widths = paths, widths(paths)
+
+    def read(self, box):
+        return read(self.paths, box)
+
+
 def read(paths, box):
     """The template in a box of the lattice: of each pixel the first layer that has enough frames there.
 

@@ -50,10 +50,12 @@ class Case:
         One each; the first holds the reference.
     config : tuple of str
         Further ``--config`` arguments of the run.
+    channel : int or None
+        Colour of the drizzled planes that is looked at; None looks at the mosaic, or at what mono lights give.
     """
 
-    def __init__(self, folder, sessions, config=()):
-        self.folder, self.options = Path(folder), sessions
+    def __init__(self, folder, sessions, config=(), channel=None):
+        self.folder, self.options, self.channel = Path(folder), sessions, channel
         names = [f"night{k + 1}" for k in range(len(sessions))]
         if not (self.folder / "runs/a/artifacts/run_status.json").exists():
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -73,11 +75,24 @@ class Case:
 
     @cached_property
     def base(self):
-        return planes(self.run.folder / "work/reconstruction.fits")
+        if self.channel is None:
+            return planes(self.run.folder / "work/reconstruction.fits")
+        return planes(self.run.folder / "work/drizzled.fits", self.channel)
+
+    @cached_property
+    def seen(self):
+        """Frames that reach a pixel, rejected ones too: (h, w)."""
+        mosaic = planes(self.run.folder / "work/reconstruction.fits")
+        return mosaic["NIM"] + mosaic["REJ"]
+
+    def stack(self, folder, **changes):
+        """The stack once more, as ``restack`` makes it: planes of the channel."""
+        made = restack(self.run, self.folder / folder, **changes)
+        return made if self.channel is None else planes(self.folder / folder / "drizzled.fits", self.channel)
 
     @cached_property
     def known(self):
-        kind, xy = injection.places(np.isfinite(self.base["SCI"]))
+        kind, xy = injection.places(self.seen > 0)
         return Simulated(self.made, (self.first, self.reference), kind, xy + self.canvas[1::-1])
 
     @cached_property
@@ -91,12 +106,12 @@ class Case:
 
     @cached_property
     def injected(self):
-        return restack(self.run, self.folder / "injected", added=self.added)
+        return self.stack("injected", added=self.added)
 
     @cached_property
     def other_halves(self):
         """The stack with its frames in other halves: further realisations of its noise, independent of each other."""
-        return [restack(self.run, self.folder / "halves", halves=half) for half in HALVES]
+        return [self.stack("halves", halves=half) for half in HALVES]
 
     @cached_property
     def ideal(self):
@@ -117,15 +132,15 @@ class Case:
             at = geometry.apply(geometry.inverse(self.known.transform(session, frame)), centres)
             through = self.made[session].through(self.known.state(session, frame["file"]))
             i, j = (np.clip(np.round(at[:, n]).astype(int), 0, through.shape[1 - n] - 1) for n in (0, 1))
-            weight = through[j, i] ** 2 / self.known.variance(session, frame, at)[:, 0]
-            made["WEIGHT"][k] = weight.reshape(x.shape)
+            weight = through[j, i][:, None] ** 2 / self.known.variance(session, frame, at)
+            made["WEIGHT"][k] = weight.T.reshape(-1, *x.shape)
 
     def again(self, **changes):
         """Base and injected stack with something changed, as in ``restack``."""
         assert self.injected  # whose pass over the lights makes the ceiling; a second one would add to it
         ceiling = self.added.ceiling.copy()
-        made = restack(self.run, self.folder / "changed", **changes)
-        injected = restack(self.run, self.folder / "changed", **changes, added=self.added)
+        made = self.stack("changed", **changes)
+        injected = self.stack("changed", **changes, added=self.added)
         self.added.ceiling[:] = ceiling
         return made, injected
 
@@ -143,8 +158,7 @@ class Case:
         inside = (at >= 0).all(1) & (at < np.array(light.shape)[::-1]).all(1)
         dark = np.zeros(h * w, bool)
         dark[inside] = light[at[inside, 1], at[inside, 0]] < BLANK_LIGHT
-        full = self.base["NIM"] + self.base["REJ"] == (self.base["NIM"] + self.base["REJ"]).max()
-        return dark.reshape(h, w) & full & np.isfinite(self.base["SPLIT"])
+        return dark.reshape(h, w) & (self.seen == self.seen.max()) & np.isfinite(self.base["SPLIT"])
 
     def to_lattice(self, file, session=None):
         return self.known.transform(session or self.first, {"file": file})
@@ -154,9 +168,9 @@ class Case:
         state = self.known.state(session, file)
         return state["transparency"], state["fwhm_px"]
 
-    def efficiencies(self, base=None, injected=None, region=None):
+    def efficiencies(self, base=None, injected=None, region=None, others=()):
         """Measured efficiencies; in a region of the field only, where given: a function of places from its centre."""
-        same = [] if base is not None else self.other_halves
+        same = others if base is not None else self.other_halves
         base, injected = base or self.base, injected or self.injected
         usable = self.blank & np.isfinite(base["SPLIT"])
         mine = self.surroundings_full()
@@ -168,12 +182,18 @@ class Case:
             mine = mine & region(self.known.field)
         noises = [measure.whitened(stack, usable) for stack in (base, *same)]
         return measure.efficiencies(
-            base, injected, noises, usable, self.known.kind[mine], self.xy[mine], self.added.ceiling[mine, 0]
+            base,
+            injected,
+            noises,
+            usable,
+            self.known.kind[mine],
+            self.xy[mine],
+            self.added.ceiling[mine, self.channel or 0],
         )
 
     def surroundings_full(self):
         """Known light that all frames see."""
-        seen = self.base["NIM"] + self.base["REJ"]
+        seen = self.seen
         x, y = np.round(self.xy).astype(int).T
         corners = [seen[y + dy, x + dx] for dy in (-16, 0, 15) for dx in (-16, 0, 15)]
         return np.min(corners, axis=0) == seen.max()

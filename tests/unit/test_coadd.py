@@ -123,7 +123,10 @@ def test_mark__equals_plain_numpy(frames):
     value, _ = values_of(frames)
 
     far = np.abs(value - image) / np.sqrt(v_pix + squared) / kappa
-    far_moved = np.abs(value - moved) / np.sqrt(v_pix + squared + (seeing_tolerance * (moved - image)) ** 2) / kappa
+    # In a sharper frame the peak of a star stands by so much higher.
+    sharper = np.maximum(signal, 0) * np.maximum((width / at["FWHM"]) ** 2 - 1, 0)
+    change = seeing_tolerance * np.fmax(np.abs(moved - image), sharper)
+    far_moved = np.abs(value - moved) / np.sqrt(v_pix + squared + change**2) / kappa
     expected = np.where((far > 1) & ~(far_moved <= 1), coadd.REJECTED, coadd.KEPT)
     expected = np.where(np.isnan(image), coadd.KEPT, expected)
     expected = np.where(frames["codes"] == coadd.NO_DATA, coadd.MISSING, expected)
@@ -140,7 +143,7 @@ def test_mark__equals_plain_numpy(frames):
         floored,
         np.isnan(blur) & (far > 1),
     ):
-        assert some.sum() >= 30
+        assert some.sum() >= 20
     assert (blur > steps).sum() > 40 and (blur < steps).sum() > 40
 
     options = {"inverse_gain": inverse_gain, "kappa": kappa, "seeing_tolerance": seeing_tolerance}
@@ -371,6 +374,7 @@ class Batch:
     """Stands in for the partial sums of a batch that covers the whole band."""
 
     def __init__(self, kept, lost, clipped, n_kept, n_lost, n_clipped):
+        self.kind = added.MOSAIC
         self.parts = kept, lost, clipped, n_kept, n_lost, n_clipped
 
     def rows(self, band):

@@ -93,7 +93,7 @@ def test_run__halves_agree_and_colours_are_not_swapped(finished):
     xy = (np.column_stack([stars["x"], stars["y"]]) - reference[:, 2]) @ np.linalg.inv(reference[:, :2]).T
     xy -= [header["LATTX0"], header["LATTY0"]]
     flux, b_v = np.array(stars["flux"]), np.array(stars["b_v"])
-    bright = (flux[:, 1] > 40) & (flux[:, 1] < 4000) & (xy > 25).all(1) & (xy < [440, 320]).all(1)
+    bright = (flux[:, 1] > 100) & (flux[:, 1] < 4000) & (xy > 25).all(1) & (xy < [440, 320]).all(1)
     planes = [np.nan_to_num(plane - level).astype(np.float32) for plane, level in zip(stack, sky, strict=True)]
     counts = np.stack([sep.sum_circle(plane, *xy[bright].T.copy(), 6.0)[0] for plane in planes])
     colour, expected = -2.5 * np.log10(counts[2] / counts[0]), -2.5 * np.log10(flux[bright, 2] / flux[bright, 0])

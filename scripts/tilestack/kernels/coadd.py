@@ -267,11 +267,17 @@ def _mark(codes, zero, scale, fields, grid, cell, places, bank, width, squared, 
                     level = min(max(int(blur), 0), most - 1)
                     low, high = bank[level, y, x], bank[level + 1, y, x]
                     moved = low + (blur - level) * (high - low)
-                    change = seeing_tolerance * (moved - target)
+                    change = seeing_tolerance * max(abs(moved - target), _sharper(signal[y, x], width[y, x], fwhm))
                     allowed += change * change
                     target = moved
                 if (value - target) ** 2 > kappa * kappa * allowed:
                     marks[k, y, x] = REJECTED
+
+
+@njit(fastmath={"contract"})
+def _sharper(light, width, fwhm):
+    """By how much the peak of a star outgrows that of the template in a sharper frame: no blur undone can tell."""
+    return max(light, 0.0) * max(width * width / (fwhm * fwhm) - 1, 0.0)
 
 
 @njit(fastmath={"contract"})

@@ -1,0 +1,179 @@
+"""Colour planes from drizzled sums, and what fills in where drops are few."""
+
+import numpy as np
+
+from tilestack import bayer
+from tilestack import sums as sums_of
+from tilestack.kernels import drizzle
+from tilestack.prewarped import bands
+
+DRIZZLED = sums_of.Kind(drizzle.SUMS, ("N",), ("I",))
+PLANES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "SPLIT", "MEAN")
+# Bits of MASK beyond those of the mosaic: neighbours fill in.
+FILLED = 8
+MASK_BITS = {**sums_of.MASK_BITS, "FILLED": FILLED}
+# Neighbourhoods that fill in: 3x3, 5x5 and 9x9; and the one whose mean weight says what is thin.
+RADII, LOCAL_RADIUS = (1, 2, 4), 8
+# A pixel of less weight than this share of those around it is thin.
+THIN_SHARE = 0.3
+# Rows of the product at a time, and those around them that the fill needs.
+BAND_ROWS, HALO = 64, LOCAL_RADIUS
+
+
+def box_sum(values, radius):
+    """Sum over (2 radius + 1)^2 neighbours along the last two axes; nothing beyond the rims."""
+    for axis in (-1, -2):
+        padded = np.pad(values, [(0, 0)] * (values.ndim + axis) + [(radius, radius)] + [(0, 0)] * (-1 - axis))
+        n = values.shape[axis]
+        values = sum(np.take(padded, range(k, k + n), axis) for k in range(2 * radius + 1))
+    return values
+
+
+def shares(weight):
+    """By how much a pixel counts itself, and its 3x3, 5x5 and 9x9 neighbours: (4, ..., h, w), of sum 1.
+
+    Each neighbourhood counts as far as its own mean weight is not thin, and leaves the rest to the next.
+    """
+    around = box_sum(weight, LOCAL_RADIUS) / box_sum(np.ones(weight.shape[-2:]), LOCAL_RADIUS)
+    limit = np.maximum(THIN_SHARE * around, np.finfo(float).tiny)
+    left, result = np.ones_like(weight), []
+    for radius in (0, *RADII[:-1]):
+        mean = weight if radius == 0 else box_sum(weight, radius) / (2 * radius + 1) ** 2
+        x = np.clip(mean / limit, 0, 1)
+        own = x * x * (3 - 2 * x)
+        result.append(left * own)
+        left = left * (1 - own)
+    return np.stack([*result, left])
+
+
+def filled(sums, variance, weight):
+    """Sums with those of neighbours where a pixel is thin: a larger drop, in effect.
+
+    Without any dither the 3x3 neighbours of one colour make a bilinear demosaic; where all weights are even nothing
+    changes, to the bit.
+
+    Parameters
+    ----------
+    sums : (n, c, h, w) float64 array
+    variance : (..., c, h, w) float64 array
+        Sums of w^2 v.
+    weight : (c, h, w) float64 array
+        Sum of w, which says what is thin.
+
+    Returns
+    -------
+    sums, variance : arrays as given
+        That of the variance as if neighbours had no drop in common.
+    thin : (c, h, w) bool array
+    """
+    share = shares(weight)
+    thin = share[0] < 1
+    if not thin.any():
+        return sums, variance, thin
+    result = share[0] * sums
+    # What each raw pixel counts by: itself, and in the rings of the neighbourhoods.
+    counted = [share[k + 1] / (2 * radius + 1) ** 2 for k, radius in enumerate(RADII)]
+    for k, radius in enumerate(RADII):
+        result += counted[k] * box_sum(sums, radius)
+    boxes = [variance, *(box_sum(variance, radius) for radius in RADII)]
+    outer = np.cumsum(counted[::-1], axis=0)[::-1]
+    noise = (share[0] + outer[0]) ** 2 * variance
+    for k in range(len(RADII)):
+        noise += outer[k] ** 2 * (boxes[k + 1] - boxes[k])
+    return np.where(thin, result, sums), np.where(thin, noise, variance), thin
+
+
+def planes_of(sums, counts, ceiling, rejected, mask, density):
+    """Colour planes from the sums of ``sums.add_sessions``.
+
+    Parameters
+    ----------
+    sums, counts, ceiling, rejected, mask
+        As given there.
+    density : (c,) float64 array
+        Share of the raw pixels that have this colour.
+
+    Returns
+    -------
+    dict of str to (c, h, w) array
+        PLANES; NaN where there is no data within reach.
+    """
+    named = dict(zip(drizzle.SUMS, sums, strict=True))
+    names = ("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "Y", "A")
+    weight, squares = named["W_EVEN"] + named["W_ODD"], np.stack([named["W2V_EVEN"], named["W2V_ODD"]])
+    parts, (v_even, v_odd), thin = filled(np.stack([named[name] for name in names]), squares, weight)
+    made = dict(zip(names, parts, strict=True))
+    w_even, w_odd = made["W_EVEN"], made["W_ODD"]
+    w = np.where(w_even + w_odd > 0, w_even + w_odd, np.nan)
+    known = np.isfinite(w)
+    mask = np.where(known, mask & ~sums_of.MASK_BITS["NO_DATA"], mask) | np.where(thin & known, FILLED, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        even = made["WY_EVEN"] / np.where(w_even > 0, w_even, np.nan)
+        odd = made["WY_ODD"] / np.where(w_odd > 0, w_odd, np.nan)
+        variance = (v_even + v_odd) / w**2
+        return {
+            "SCI": (made["WY_EVEN"] + made["WY_ODD"]) / w,
+            "VAR": variance,
+            "WHT": np.nan_to_num(w),
+            # Of a colour: as if all raw pixels had it.
+            "EXP": named["EXPOSURE"] / density[:, None, None],
+            "NIM": counts[0],
+            "REJ": rejected,
+            "MASK": mask,
+            "EVEN": even,
+            "ODD": odd,
+            # Difference of the halves with the variance of the whole: noise without the sky.
+            "SPLIT": (even - odd) * np.sqrt(variance / (v_even / w_even**2 + v_odd / w_odd**2)),
+            "MEAN": made["Y"] / np.where(made["A"] > 0, made["A"], np.nan),
+        }
+
+
+def noise_ratio(pixfrac, scale):
+    """Noise of large areas over what VAR says of single pixels, as drops of one raw pixel fall on several.
+
+    Source: Fruchter and Hook, PASP 114 (2002) 144, section 7; `scale` is output pixels to a raw one.
+    """
+    r = pixfrac * scale
+    return r / (1 - 1 / (3 * r)) if r >= 1 else 1 / (1 - r / 3)
+
+
+def write(writer, sessions, canvas, pattern, put_back_share):
+    """Add up drizzled sums and write the planes of the colours.
+
+    Parameters
+    ----------
+    writer : files.Writer
+    sessions : list of list of sums.Sums
+        Of the kind DRIZZLED; batches by session, in the order of the plan.
+    canvas : (int, int, int, int)
+        y0, x0, rows, columns in output pixels.
+    pattern : str or None
+        Bayer pattern of the lattice.
+    put_back_share : float
+        As in ``sums.add_sessions``.
+
+    Returns
+    -------
+    dict
+        By colour ``empty_share`` of the canvas and ``filled_share`` of the rest.
+    """
+    cell = bayer.channel_cell(pattern)
+    density = np.bincount(cell.ravel()) / 4
+    n_channels = len(density)
+    places = {
+        name: writer.reserve(name, (n_channels, *canvas[2:]), sums_of.INTEGER_PLANES.get(name, "f4")) for name in PLANES
+    }
+    known = np.zeros(n_channels), np.zeros(n_channels), np.zeros(n_channels)
+    for band in bands(canvas, BAND_ROWS):
+        wide = (band[0] - HALO, band[1], band[2] + 2 * HALO, band[3])
+        planes = planes_of(*sums_of.add_sessions(sessions, wide, put_back_share), density)
+        for name, place in places.items():
+            inner = planes[name][:, HALO:-HALO].astype(sums_of.INTEGER_PLANES.get(name, "f4"))
+            for c in range(n_channels):
+                writer.put(place, inner[c], (c * canvas[2] + band[0] - canvas[0]) * canvas[3])
+        mask = planes["MASK"][:, HALO:-HALO]
+        parts = (mask >= 0, mask & FILLED > 0, mask & sums_of.MASK_BITS["NO_DATA"] > 0)
+        for total, part in zip(known, parts, strict=True):
+            total += part.sum((1, 2))
+    n, n_filled, n_empty = known
+    return {"filled_share": (n_filled / np.maximum(n - n_empty, 1)).tolist(), "empty_share": (n_empty / n).tolist()}

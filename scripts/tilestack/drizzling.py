@@ -1,0 +1,245 @@
+"""CFA drizzle of a batch: every raw pixel in its own colour where it belongs, as partial sums.
+
+No demosaic and no interpolation: so the noise stays white, and a star keeps its colour and its width.
+"""
+
+import numpy as np
+
+from tilestack import bayer, distortion, files, geometry, lattice, prewarped, reconstruction, streaks
+from tilestack.kernels import coadd
+from tilestack.kernels import drizzle as kernel
+
+# Bytes of sums that a band may hold.
+BAND_BYTES = 192e6
+SHAPES = {"square": kernel.SQUARE, "turbo": kernel.TURBO, "point": kernel.POINT, "gaussian": kernel.GAUSSIAN}
+
+
+def drop_of(options):
+    """Drop of the ``drizzle`` section of the configuration."""
+    return kernel.Drop(SHAPES[options["kernel"]], float(options["pixfrac"]), int(options["scale"]))
+
+
+class Batch:
+    """Raw frames of a batch as the kernels take them, band by band.
+
+    Parameters
+    ----------
+    raw : rawpixels.Raw
+        Its lights, in the order of `entries`.
+    entries : list of dict
+        Prewarp records of the frames: ``box``, ``transform``, ``index``.
+    session : dict
+        Registration record: ``bayer_pattern``, ``distortion``, ``shape``.
+    fields : (n, 5, c, ny, nx) float32 array
+        ``drizzle.FIELDS`` of the frames over `tiles`.
+    tiles, stride
+        As in ``lattice``.
+    sky_template : dict
+        ``planes`` (``template.Layers`` or what reads like it, by colour), ``reference_sky``, ``sky``, ``mesh_origin``
+        and ``mesh_px``, as in ``reconstruction.write_sums``.
+    options : dict
+        ``reject``, ``kappa``, ``range_tolerance``, ``signal_tolerance``, ``seeing_tolerance``, ``grow_px``,
+        ``streaks``, ``inverse_gain``.
+    """
+
+    def __init__(self, raw, entries, session, fields, tiles, stride, sky_template, options):
+        self.raw, self.entries, self.fields, self.options = raw, entries, fields, options
+        self.cell = bayer.channel_cell(session["bayer_pattern"])
+        self.n_channels = int(self.cell.max()) + 1
+        self.box = geometry.union_box([entry["box"] for entry in entries])
+        self.to_lattice = [np.array(entry["transform"], float) for entry in entries]
+        self.to_frame = [geometry.inverse(transform) for transform in self.to_lattice]
+        self.lens = distortion.as_array(session["distortion"])
+        self.bend = _bend(session["distortion"], raw.shape)
+        self.grid = (*(nodes[0] for nodes in lattice.tile_centres(tiles, stride)), float(stride))
+        self.planes = sky_template["planes"]
+        self.sky = [model["coefficients"][0] for model in sky_template["reference_sky"]]
+        self.local_sky = np.array([lattice.filled(mesh) for mesh in np.array(sky_template["sky"], float)])
+        self.mesh_px, self.mesh_origin = sky_template["mesh_px"], sky_template["mesh_origin"]
+        self.n_blurs = reconstruction.n_blurs(fields[:, 3], self.planes.widths)
+
+    def light(self, k, band, reach):
+        """The part of a light that comes within `reach` lattice pixels of a band: Light, and marks before rejection."""
+        y0, x0, h, w = band
+        x, y = (x0 - reach - 1, x0 + w + reach), (y0 - reach - 1, y0 + h + reach)
+        corners = geometry.apply(self.to_frame[k], np.array([[x[i], y[j]] for i in (0, 1) for j in (0, 1)], float))
+        ranges = []
+        for low, high, n in zip(corners.min(0), corners.max(0), self.raw.shape[::-1], strict=True):
+            first = int(np.clip(np.floor(low - self.bend), 0, n - 1))
+            ranges.append((first, int(np.clip(np.ceil(high + self.bend) + 1, first + 1, n))))
+        (left, right), (top, bottom) = ranges
+        image, marks = self.raw.part(k, top, bottom, left, right)
+        place = (image, (top, left), self.cell, self.to_lattice[k], self.lens, self.fields[k], self.grid)
+        return kernel.Light(*place), marks
+
+    def template(self, band, halo, n_blurs):
+        """Template on a band and a halo to all sides."""
+        wide = (band[0] - halo, band[1] - halo, band[2] + 2 * halo, band[3] + 2 * halo)
+        image, variance, width = self.planes.read(wide)
+        at = ((wide[k] + 0.5) / self.mesh_px - 0.5 - self.mesh_origin[k] for k in (0, 1))
+        grid = (*at, float(self.mesh_px))
+        tolerances = [self.options[key] for key in ("range_tolerance", "signal_tolerance")]
+        one = np.zeros((2, 2), np.int64)
+        parts = [
+            coadd.tolerance(
+                image[c],
+                variance[c],
+                np.full((2, 2), self.sky[c]),
+                self.local_sky[c : c + 1],
+                grid,
+                one,
+                1,
+                *tolerances,
+            )
+            for c in range(self.n_channels)
+        ]
+        bank = np.stack([coadd.blurred(plane, 1, n_blurs) for plane in image], axis=1)
+        squared, signal = (np.stack(planes) for planes in zip(*parts, strict=True))
+        return kernel.Template(bank, width, squared, signal)
+
+    def outliers(self, bands):
+        """Rejected pixels of all frames, grown and with whole streaks: a list of (m, 2) arrays, rows and columns."""
+        n = len(self.entries)
+        found = [[np.zeros((0, 2), np.int64)] for _ in range(n)]
+        if self.options["reject"]:
+            halo = kernel.TEMPLATE_HALO + self.n_blurs
+            for band in bands:
+                known = self.template(band, halo, self.n_blurs)
+                for k in range(n):
+                    light, marks = self.light(k, band, 1)
+                    kernel.mark(light, marks, band, known, self.options)
+                    found[k].append(np.argwhere(marks == kernel.REJECTED) + light.top_left)
+        for k in range(n):
+            mine = np.concatenate(found[k])
+            if self.options["streaks"] and len(mine):
+                y, x = streaks.strips(*mine.T, (0, 0, *self.raw.shape))
+                mine = np.concatenate([mine, np.column_stack([y, x])])
+            found[k] = _grown(mine, self.options["grow_px"], self.raw.shape)
+        return found
+
+
+def _bend(lens, shape):
+    """By how much the lens moves a pixel at the most."""
+    if lens is None:
+        return 0.0
+    y, x = np.mgrid[0 : shape[0] - 1 : 17j, 0 : shape[1] - 1 : 17j]
+    points = np.column_stack([x.ravel(), y.ravel()])
+    return float(np.abs(distortion.straightened(points, lens) - points).max())
+
+
+def _grown(points, reach, shape):
+    """Pixels and those within `reach` of them along each axis: sorted, each once."""
+    steps = np.array([(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)])
+    near = (points[:, None] + steps).reshape(-1, 2)
+    near = near[((near >= 0) & (near < shape)).all(1)]
+    return np.column_stack(np.divmod(np.unique(near[:, 0] * shape[1] + near[:, 1]), shape[1]))
+
+
+def add(batch, band, found, drop, exposure_s):
+    """Sums of all frames of a batch in a band of the lattice.
+
+    Parameters
+    ----------
+    batch : Batch
+    band : (int, int, int, int)
+    found : list of (m, 2) arrays
+        From ``outliers``.
+    drop : drizzle.Drop
+    exposure_s : (n,) float64 array
+
+    Returns
+    -------
+    sums : (3, c, rows x scale, columns x scale, n_sums) float64 array
+        Of the kept, the rejected and the saturated pixels.
+    counts : (3, c, rows x scale, columns x scale) int32 array
+    """
+    shape = (band[2] * drop.scale, band[3] * drop.scale)
+    sums = np.zeros((3, batch.n_channels, *shape, len(kernel.SUMS)))
+    counts = np.zeros(sums.shape[:-1], np.int32)
+    # No drop, not even a Gaussian's, reaches farther than so.
+    reach = [int(np.ceil(1.3 * np.abs(m[:, :2]).sum(1).max())) + 2 for m in batch.to_lattice]
+    signal = batch.template(band, max(reach), 1).signal if reach else None
+    for k, entry in enumerate(batch.entries):
+        light, marks = batch.light(k, band, reach[k])
+        here = found[k] - light.top_left
+        y, x = here[((here >= 0) & (here < marks.shape)).all(1)].T
+        marks[y, x] = np.where(marks[y, x] == kernel.KEPT, kernel.REJECTED, marks[y, x])
+        odd = entry["index"] % 2 == 1
+        kernel.deposit(
+            light, marks, band, signal, batch.options["inverse_gain"], odd, exposure_s[k], drop, sums, counts
+        )
+    return sums, counts
+
+
+def bands_of(batch, drop):
+    """Bands of the lattice whose sums fit into memory."""
+    per_row = batch.box[3] * drop.scale**2 * batch.n_channels * 3 * (8 * len(kernel.SUMS) + 4)
+    return prewarped.bands(batch.box, int(BAND_BYTES / per_row))
+
+
+def write_sums(path, batch, drop, exposure_s):
+    """Add up the frames of a batch and write the partial sums.
+
+    Parameters
+    ----------
+    path : path
+        FITS file: images (c, h, w), one for each of ``drizzle.SUMS`` (float32) and N, N_REJECTED, N_SATURATED (int16);
+        tables REJECTED and SATURATED as in ``reconstruction.write_sums``. The box, in output pixels, stands in the
+        header.
+    batch : Batch
+    drop : drizzle.Drop
+    exposure_s : (n,) float64 array
+        NaN for frames of unknown exposure.
+
+    Returns
+    -------
+    (n,) int64 array
+        Raw pixels of each frame that are rejected.
+    """
+    box = tuple(n * drop.scale for n in batch.box)
+    names = {number: name for name, number in SHAPES.items()}
+    area = float(np.mean([geometry.area_scale(transform) for transform in batch.to_lattice]))
+    cards = {
+        "LATTY0": box[0],
+        "LATTX0": box[1],
+        "NFRAMES": len(batch.entries),
+        "DRZKERN": (names[drop.kernel], "shape of a drop"),
+        "DRZFRAC": (drop.pixfrac, "size of a drop in raw pixels"),
+        "DRZSCALE": (drop.scale, "output pixels per lattice pixel and axis"),
+        "RAWAREA": (area, "of a raw pixel on the lattice, mean"),
+        "BUNIT": "adu",
+    }
+    shape = (batch.n_channels, *box[2:])
+    bands = bands_of(batch, drop)
+    left_out = {1: [], 2: []}
+    with files.Writer(path, cards) as writer:
+        places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
+        places |= {name: writer.reserve(name, shape, "i2") for name in ("N", "N_REJECTED", "N_SATURATED")}
+        found = batch.outliers(bands)
+        for band in bands:
+            sums, counts = add(batch, band, found, drop, exposure_s)
+            row = (band[0] - batch.box[0]) * drop.scale
+            for c in range(batch.n_channels):
+                first = (c * shape[1] + row) * shape[2]
+                for k, name in enumerate(kernel.SUMS):
+                    writer.put(places[name], sums[0, c, ..., k].astype(np.float32), first)
+                for kind, name in enumerate(("N", "N_REJECTED", "N_SATURATED")):
+                    writer.put(places[name], np.minimum(counts[kind, c], 32767).astype(np.int16), first)
+            for kind in left_out:
+                left_out[kind].append(_sparse(sums[kind], counts[kind], row))
+        for kind, name in ((1, "REJECTED"), (2, "SATURATED")):
+            columns = {key: np.concatenate([part[key] for part in left_out[kind]]) for key in left_out[kind][0]}
+            writer.append_table(name, columns)
+    return np.array([len(mine) for mine in found], np.int64)
+
+
+def _sparse(sums, counts, first_row):
+    """The pixels of a band that have any, as columns."""
+    plane, y, x = np.nonzero(counts)
+    return {
+        "PLANE": plane.astype(np.int16),
+        "ROW": (y + first_row).astype(np.int32),
+        "COLUMN": x.astype(np.int32),
+        **{name: sums[plane, y, x, k].astype(np.float32) for k, name in enumerate(kernel.SUMS)},
+        "N": counts[plane, y, x],
+    }

@@ -1,0 +1,142 @@
+"""What fills in where drops are few, and the planes of the colours."""
+
+import numpy as np
+import pytest
+from colour_demosaicing import demosaicing_CFA_Bayer_bilinear
+
+from tilestack import bayer, colours
+from tilestack.kernels import drizzle
+
+CELL = bayer.channel_cell("GRBG")
+
+
+def still(mosaic, n):
+    """Sums of n frames of one mosaic that lie exactly on the lattice: wy, w, w2v of variance 1 a frame."""
+    y, x = np.indices(mosaic.shape)
+    w = np.where(CELL[y % 2, x % 2] == np.arange(3)[:, None, None], float(n), 0.0)
+    return w * mosaic, w, w
+
+
+def filled(wy, w, w2v):
+    (wy, w), variance, thin = colours.filled(np.stack([wy, w]), w2v, w)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return wy / w, variance / w**2, thin
+
+
+def test_filled__without_dithers_is_the_bilinear_demosaic():
+    rng = np.random.default_rng(11)
+    mosaic = rng.uniform(1, 2, (40, 46))
+    image, _, thin = filled(*still(mosaic, 3))
+    expected = np.moveaxis(demosaicing_CFA_Bayer_bilinear(mosaic, "GRBG"), -1, 0)
+    inner = (slice(None), slice(2, -2), slice(2, -2))
+    np.testing.assert_allclose(image[inner], expected[inner], rtol=1e-12)
+    y, x = np.indices(mosaic.shape)
+    np.testing.assert_array_equal(~thin, CELL[y % 2, x % 2] == np.arange(3)[:, None, None])
+
+
+def test_filled__even_weights_stay_to_the_bit():
+    rng = np.random.default_rng(12)
+    w = rng.uniform(0.6, 1.4, (3, 60, 70))
+    wy, w2v = w * rng.uniform(1, 2, w.shape), w * rng.uniform(0.1, 0.2, w.shape)
+    image, variance, thin = filled(wy, w, w2v)
+    assert not thin.any()
+    np.testing.assert_array_equal(image, wy / w)
+    np.testing.assert_array_equal(variance, w2v / w**2)
+
+
+def test_filled__is_smooth_in_the_weight():
+    rng = np.random.default_rng(13)
+    values = rng.uniform(1, 2, (1, 33, 33))
+    found = []
+    for weight in np.linspace(0, 1, 1001):
+        w = np.ones(values.shape)
+        w[0, 16, 16] = weight
+        image, variance, _ = filled(values * w, w, w)
+        found.append((image[0, 16, 16], variance[0, 16, 16]))
+    image, variance = np.array(found).T
+    around = np.delete(values[0, 15:18, 15:18].ravel(), 4).mean()
+    assert image[0] == pytest.approx(around, rel=1e-9) and variance[0] == pytest.approx(1 / 8, rel=1e-9)
+    assert image[-1] == values[0, 16, 16]
+    assert np.abs(np.diff(image)).max() < 0.01 * abs(image[-1] - image[0])
+
+
+def test_filled__shows_no_edge_where_coverage_ends():
+    # A plane sky whose coverage falls to nothing along x: the image stays the plane.
+    y, x = np.mgrid[:60, :80]
+    sky = 100 + 0.5 * y
+    w = np.where(x < 40, 1.0, np.maximum(1 - (x - 40) / 10, 0))[None] + 0.0
+    image, _, _ = filled(sky * w, w, w)
+    known = np.isfinite(image[0])
+    assert known[:, :54].all() and not known[:, 54:].any()
+    np.testing.assert_allclose(image[0, 4:-4, :50], sky[4:-4, :50], rtol=1e-9)
+
+
+def test_filled__variance_is_that_of_the_values():
+    rng = np.random.default_rng(14)
+    w = rng.uniform(0, 1, (2, 20, 22)) ** 4
+    w[:, 7:13, 6:12] *= rng.uniform(size=(2, 6, 6)) < 0.3
+    v = rng.uniform(1, 3, w.shape)
+    _, variance, thin = filled(w, w, w * w * v)
+    assert thin.sum() > 100
+    images = np.array([filled(w * rng.normal(0, np.sqrt(v)), w, w)[0] for _ in range(600)])
+    # Of 600 values: scatter 6 %, and the largest of 880 of them below 4 times that.
+    np.testing.assert_allclose(images.var(0), variance, rtol=0.25)
+
+
+def test_filled__is_nan_where_nothing_is_near():
+    w = np.zeros((1, 40, 40))
+    w[0, 20, 22] = 2.0
+    image, _, _ = filled(3 * w, w, w)
+    y, x = np.indices(w[0].shape)
+    near = np.maximum(abs(y - 20), abs(x - 22)) <= 4
+    np.testing.assert_array_equal(np.isfinite(image[0]), near)
+    np.testing.assert_allclose(image[0][near], 3)
+
+
+def sums_of_frames(rng, n, shape, variance):
+    """Sums of n frames of pure noise whose pixels fall with random overlaps on a lattice, even and odd by turns."""
+    named = {name: np.zeros((1, *shape)) for name in drizzle.SUMS}
+    for k in range(n):
+        a, y = rng.uniform(0, 1, shape) ** 2, rng.normal(0, np.sqrt(variance), shape)
+        half = ("EVEN", "ODD")[k % 2]
+        named[f"WY_{half}"] += a * y
+        named[f"W_{half}"] += a
+        named[f"W2V_{half}"] += a**2 * variance
+        named["Y"] += a * y
+        named["A"] += a
+        named["I"] += a / variance
+        named["EXPOSURE"] += a * 10.0
+    return np.stack([named[name] for name in drizzle.SUMS])
+
+
+@pytest.mark.parametrize("n", [4, 20])
+def test_planes__halves_say_what_the_variance_says(n):
+    rng = np.random.default_rng(15)
+    shape = (200, 200)
+    sums = sums_of_frames(rng, n, shape, 2.5)
+    counts = np.full((1, 1, *shape), n)
+    zero = np.zeros((1, *shape), np.int64)
+    planes = colours.planes_of(sums, counts, sums[drizzle.SUMS.index("I")], zero, zero, np.ones(1))
+    own = planes["MASK"] == 0
+    assert own.mean() > 0.5
+    chi2 = (planes["SPLIT"] ** 2 / planes["VAR"])[own & np.isfinite(planes["SPLIT"])]
+    assert chi2.mean() == pytest.approx(1, abs=0.03)
+    assert (planes["SCI"] ** 2 / planes["VAR"])[own].mean() == pytest.approx(1, abs=0.03)
+    np.testing.assert_allclose(planes["EXP"], 10 * sums[drizzle.SUMS.index("A")])
+
+
+def test_noise_ratio__is_that_of_stacked_boxes():
+    # Along one axis: raw noise spread over boxes of width p scaled by s, at uniform phases; large areas over pixels.
+    rng = np.random.default_rng(16)
+    for pixfrac, scale in ((0.7, 1), (1.0, 1), (0.7, 2), (0.5, 1)):
+        n_pixels, n_frames = 64, 4000
+        image = np.zeros((n_frames, n_pixels))
+        for k in range(n_frames):
+            centre = (np.arange(-2, n_pixels / scale + 2) + rng.uniform()) * scale
+            low, high = centre - pixfrac * scale / 2, centre + pixfrac * scale / 2
+            edges = np.arange(n_pixels + 1)
+            covered = np.clip(np.minimum(high[:, None], edges[1:]) - np.maximum(low[:, None], edges[:-1]), 0, None)
+            noise = rng.normal(size=len(centre))
+            image[k] = noise @ covered
+        single, large = image.var(), image.sum(1).var() / n_pixels
+        assert np.sqrt(large / single) == pytest.approx(np.sqrt(colours.noise_ratio(pixfrac, scale)), rel=0.05)
