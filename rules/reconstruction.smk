@@ -1,7 +1,5 @@
 # Phase 9. Partial sums of a batch never change; a new night adds its own and one addition.
 REJECTION = {key: item for key, item in config["tile_reconstruction"].items() if key != "put_back_share"}
-# Colours come from drizzled raw frames, unless a method asks for those of the mosaic.
-DRIZZLED = config["debayer"]["method"] in ("auto", "drizzle")
 
 
 rule colour_template:
@@ -29,7 +27,6 @@ rule colour_template:
     params:
         folder=lights_folder,
         cosmetic=config["prewarp"]["cosmetic"],
-        enabled=DRIZZLED,
         code=code("colour_template.py"),
     script:
         "../scripts/colour_template.py"
@@ -66,7 +63,7 @@ rule reconstruct_batch:
     params:
         options=REJECTION,
         lights=lights,
-        drizzle=config["drizzle"] if DRIZZLED else None,
+        drizzle=config["drizzle"],
         cosmetic=config["prewarp"]["cosmetic"],
         code=code("reconstruct_batch.py"),
     script:

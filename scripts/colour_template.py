@@ -8,14 +8,14 @@ from tilestack import colour_template as templates
 from tilestack import files, geometry, job, lattice, rawpixels, records
 
 
-def colour_template(paths, image_path, *, folder, cosmetic, enabled):
+def colour_template(paths, image_path, *, folder, cosmetic):
     """paths: layer (of the mosaics), layer_record, normalization, registration, reference, channels; records, one of
     each batch."""
     read = {key: records.read(paths[key]) for key in ("layer_record", "normalization", "registration", "channels")}
     pattern = read["channels"]["bayer_pattern"]
     wanted = read["layer_record"]["frames"][: templates.MOST_FRAMES]
-    if not enabled or pattern is None or not wanted:
-        with files.Writer(image_path, {"CONTENT": "no template by colour: none is asked for"}):
+    if pattern is None or not wanted:
+        with files.Writer(image_path, {"CONTENT": "no template by colour: mono lights, or no usable frame"}):
             return
     entries = [entry for path in paths["records"] for entry in records.read(path)["frames"] if entry["file"] in wanted]
     fit_of = {frame["file"]: frame for frame in read["normalization"]["frames"]}
@@ -53,5 +53,4 @@ if __name__ == "__main__":
             snakemake.output[0],
             folder=snakemake.params.folder,
             cosmetic=snakemake.params.cosmetic,
-            enabled=snakemake.params.enabled,
         )

@@ -38,7 +38,7 @@ def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic):
         options,
     )
     raw_rejected = np.zeros(len(names), np.int64)
-    if names and drizzle is not None and (pattern is not None or drizzle["mono"]):
+    if names and (pattern is not None or drizzle["mono"]):
         layers = template.Layers(paths["layers"] if pattern is None else paths["colour_layers"])
         raw = rawpixels.Raw([Path(folder) / name for name in names], read["registration"], cosmetic=cosmetic)
         known = {**sky, "planes": layers, "mesh_px": read["record"]["mesh_px"]}

@@ -77,7 +77,6 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     settings = {**run.config["tile_reconstruction"], **(options or {})}
-    drizzled = run.config["debayer"]["method"] in ("auto", "drizzle")
     cosmetic = run.config["prewarp"]["cosmetic"]
     layers, layer_records, colour_layers, made = [], [], [], {"sums": {}, "drizzled": {}, "records": []}
     for session in run.sessions:
@@ -106,7 +105,6 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
             colour_layer,
             folder=folder,
             cosmetic=cosmetic,
-            enabled=drizzled,
         )
         layers.append(layer)
         layer_records.append(layer_record)
@@ -122,7 +120,7 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
                 folder=folder,
                 batch=batch,
                 options={key: item for key, item in settings.items() if key != "put_back_share"},
-                drizzle=run.config["drizzle"] if drizzled else None,
+                drizzle=run.config["drizzle"],
                 cosmetic=cosmetic,
             )
             for key in ("sums", "drizzled"):

@@ -124,7 +124,7 @@ def t1(folder, size, seed):
     rows.append(
         at_least("T1", "eta_pt over the best direct coadd", found["eta_pt"] / best, found["eta_pt_error"], 0.99)
     )
-    return [*rows, *sharp(case), *profile(case), *photometry(case), *variance(case)]
+    return [*rows, *sharp(case), *profile(case), *photometry(case), *frames_right(case), *variance(case)]
 
 
 def typical_night(folder, size, seed):
@@ -439,7 +439,6 @@ def photometry(case):
         at_most("T9", "flux bias in a quarter of the field", worst, error, 0.005, fault),
         at_most("T9", "flux by place in the tile", by_phase, error, 0.005),
         *rims(case),
-        *frames_right(case),
     ]
 
 

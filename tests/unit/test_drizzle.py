@@ -410,6 +410,84 @@ def test_mark__a_broader_frame_is_compared_with_a_broader_template():
     assert found[2.5] > 100 and found[fwhm] == 0
 
 
+def keys(f):
+    """Weights of the pixels at -1, 0, 1, 2, from the kernel's definition with a = -1/2."""
+    t = np.abs(np.asarray(f)[..., None] - np.arange(-1, 3))
+    return np.where(t < 1, 1.5 * t**3 - 2.5 * t**2 + 1, np.where(t < 2, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2, 0))
+
+
+def interpolated(plane, c, x, y):
+    """Planes (c, H, W) at places: bilinear, and by cubic convolution."""
+    i, j = np.floor(x).astype(int), np.floor(y).astype(int)
+    fx, fy = x - i, y - j
+    near = np.arange(-1, 3)
+    patch = plane.astype(float)[c[:, None, None], j[:, None, None] + near[:, None], i[:, None, None] + near]
+    bilinear = np.einsum("nji,nj,ni->n", patch[:, 1:3, 1:3], np.stack([1 - fy, fy], 1), np.stack([1 - fx, fx], 1))
+    return bilinear, np.einsum("nji,nj,ni->n", patch, keys(fy), keys(fx))
+
+
+def test_mark__equals_plain_numpy():
+    # A turned colour frame of another scale, and marks of all kinds; the band ends within the frame on all sides.
+    rng = np.random.default_rng(15)
+    light, halo, band = rich(lens=False), 3, (20, 15, 71, 83)
+    light.fields[3] *= 2.3
+    inverse_gain, kappa, seeing_tolerance = 0.2, 2.0, 0.5
+    planes = (3, band[2] + 2 * halo, band[3] + 2 * halo)
+    bank = (100 + rng.normal(0, 8, (4, *planes))).astype(np.float32)
+    width, squared, signal = (
+        rng.uniform(*limits, planes).astype(np.float32) for limits in ((2.0, 2.6), (1, 9), (-60, 90))
+    )
+    before = rng.choice(4, light.image.shape, p=[0.85, 0.05, 0.05, 0.05]).astype(np.uint8)
+    marks = before.copy()
+    options = {"inverse_gain": inverse_gain, "kappa": kappa, "seeing_tolerance": seeing_tolerance}
+    kernel.mark(light, marks, band, kernel.Template(bank, width, squared, signal), options)
+
+    points = raw_places(light.image.shape)
+    place = geometry.apply(light.to_lattice, points)
+    near = np.floor(place + 0.5).astype(int) - [band[1], band[0]]
+    inside = (near >= 0).all(1) & (near < [band[3], band[2]]).all(1) & (before.ravel() == kernel.KEPT)
+    assert 2000 < inside.sum() < 0.8 * inside.size
+    (x, y), (i, j) = points[inside].astype(int).T, (near[inside] + halo).T
+    c = BAYER[y % 2, x % 2]
+    first = points[inside] - np.column_stack([x % 16, 0 * x])
+    ends = [geometry.apply(light.to_lattice, first + [step, 0.0]) for step in (0.0, 16.0)]
+    low, high = (field_at(light.fields.astype(float), light.grid, *end.T)[:, c, np.arange(len(c))] for end in ends)
+    t, sky, variance, fwhm, _ = low + x % 16 / 16 * (high - low)
+    value = (light.image[y, x] - sky) / t
+    raw = variance / geometry.area_scale(light.to_lattice)
+    light_above, own_width = signal[c, j, i], width[c, j, i]
+    v = np.maximum(raw + light_above * inverse_gain / t, kernel.LEAST_VARIANCE * raw) + squared[c, j, i]
+    on_planes = place[inside] - [band[1] - halo, band[0] - halo]
+    every = [interpolated(level, c, *on_planes.T) for level in bank]
+    bilinear, cubic = every[0]
+    steps = (fwhm**2 - own_width.astype(float) ** 2) / (coadd.FWHM2 * kernel.BLUR_STEP)
+    blur = np.clip(steps, -kernel.MOST_SHARPER, len(bank) - 1)
+    level = np.clip(np.floor(blur), 0, len(bank) - 2).astype(int)
+    cubics = np.array([both[1] for both in every])
+    below, above = cubics[level, np.arange(len(c))], cubics[level + 1, np.arange(len(c))]
+    moved = below + (blur - level) * (above - below)
+    sharper = np.maximum(light_above, 0) * np.maximum(own_width**2 / fwhm**2 - 1, 0)
+    change = np.maximum(np.abs(moved - cubic), sharper)
+    with np.errstate(invalid="ignore"):
+        far = [
+            np.abs(value - target) / np.sqrt(allowed) / kappa
+            for target, allowed in ((bilinear, v), (cubic, v), (moved, v + (seeing_tolerance * change) ** 2))
+        ]
+        rejected = (far[0] > 1) & (far[1] > 1) & (far[2] > 1)
+        clear = ~(np.abs(np.array(far) - 1) < 1e-5).any(0)
+        # Each of the three tests saves some that the others would reject, and some fail them all.
+        for saved in range(3):
+            alone = np.all([far[k] <= 1 if k == saved else far[k] > 1 for k in range(3)], axis=0)
+            assert alone.sum() >= 10  # each way was taken
+    assert 100 < rejected.sum() < 0.9 * len(c)
+    expected = before.copy()
+    expected[y, x] = np.where(rejected, kernel.REJECTED, kernel.KEPT)
+    sure = np.ones_like(before, bool)
+    sure[y, x] = clear
+    assert (~sure).sum() < 10
+    np.testing.assert_array_equal(marks[sure], expected[sure])
+
+
 def test_mark__equals_coadd_on_the_lattice():
     # Raw pixels that lie on the lattice with a noise gain of 1: the decisions are those of coadd, all branches taken.
     rng = np.random.default_rng(9)
