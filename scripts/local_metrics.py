@@ -2,11 +2,8 @@
 
 import numpy as np
 
-from tilestack import bayer, files, geometry, job, lattice, local, normalization, overlap, prewarped, records, template
+from tilestack import bayer, geometry, job, lattice, local, normalization, overlap, prewarped, records, template
 from tilestack.kernels import metrics
-
-COLUMNS = ("LN_T", "LN_T_ERROR", "NOISE", "SKY", "STRUCTURE", "STRUCTURE_ERROR", "ENERGY")
-FRAME_COLUMNS = ("LN_FWHM", "LN_FWHM_ERROR", "N_STARS", "COVERAGE")
 
 
 def local_metrics(paths, out, *, batch):
@@ -32,7 +29,7 @@ def local_metrics(paths, out, *, batch):
     fine = metrics.band_pass(image, step)
     noise_of_template = float(np.nanmedian(variance)) if np.isfinite(variance).any() else 0.0
     samples = overlap.tile_samples(tiles, stride, tile)
-    measured = {name: [] for name in (*COLUMNS, *FRAME_COLUMNS)}
+    measured = {name: [] for name in (*local.COLUMNS, *local.FRAME_COLUMNS)}
     with prewarped.Frames([(paths["image"], entries)]) as pixels:
         for k, entry in enumerate(entries):
             fit = fits[entry["file"]]
@@ -69,19 +66,8 @@ def local_metrics(paths, out, *, batch):
             }
             for name, value in values.items():
                 measured[name].append(np.asarray(value, np.float32))
-    n_channels = cell.max() + 1
-    cards = {
-        "BATCH": batch,
-        "TILEY0": tiles[0],
-        "TILEX0": tiles[1],
-        "TILEPX": tile,
-        "STRIDEPX": stride,
-        "NFRAMES": len(entries),
-    }
-    with files.Writer(out, cards) as writer:
-        for name, values in measured.items():
-            shape = (0, n_channels, *tiles[2:]) if name in COLUMNS else (0, *tiles[2:])
-            writer.append(name, np.stack(values) if values else np.zeros(shape, np.float32))
+    cards = {"BATCH": batch, "TILEPX": tile, "STRIDEPX": stride}
+    local.write(out, measured, cards, tiles, cell.max() + 1)
 
 
 if __name__ == "__main__":

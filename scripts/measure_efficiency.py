@@ -3,12 +3,11 @@
 import tempfile
 from pathlib import Path
 
-import debayer
 import numpy as np
 from efficiency import injection, measure
 from efficiency.restack import Run, planes, restack
 
-from tilestack import bayer, job, records
+from tilestack import bayer, debayering, job, records
 from tilestack.records import rounded
 
 
@@ -54,10 +53,10 @@ def colours(stack, pattern):
     """SCI, VAR and SPLIT of each channel; of a mosaic by Malvar's filters."""
     if pattern is None:
         return [stack]
-    image, variance = debayer.demosaiced(stack["SCI"], stack["VAR"], pattern, "malvar")
+    image, variance = debayering.demosaiced(stack["SCI"], stack["VAR"], pattern, "malvar")
     # Its pattern of 2x2 pixels is none of the noise as a spectrum knows it.
     variance = np.mean([np.roll(variance, (y, x), (1, 2)) for y in (0, 1) for x in (0, 1)], axis=0)
-    split, _ = debayer.demosaiced(stack["SPLIT"], stack["VAR"], pattern, "malvar")
+    split, _ = debayering.demosaiced(stack["SPLIT"], stack["VAR"], pattern, "malvar")
     names, counts = ("SCI", "VAR", "SPLIT"), {name: stack[name] for name in ("NIM", "REJ")}
     return [dict(zip(names, parts, strict=True)) | counts for parts in zip(image, variance, split, strict=True)]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tilestack import job, records, regression, sky
+from tilestack import job, records, regression
 from tilestack import normalization as normalizations
 from tilestack.records import rounded
 
@@ -13,12 +13,13 @@ def normalization(paths, out, *, sky_model, sky_mesh_px):
     reference, registration = records.read(paths["reference"]), records.read(paths["registration"])
     lattice = reference["lattice"]
     frames, table = normalizations.star_table(registration, [records.read(path) for path in paths["stars"]])
-    entry_of = {entry["file"]: entry for path in paths["records"] for entry in records.read(path)["frames"]}
+    images = list(zip(paths["images"], [records.read(path)["frames"] for path in paths["records"]], strict=True))
+    entry_of = {entry["file"]: entry for _, batch in images for entry in batch}
     entries = [entry_of[frame["file"]] for frame in frames]
     first = records.read(paths["first"][0]) if paths["first"] else None
     files = [frame["file"] for frame in frames]
     if first is None:
-        known, anchor = None, anchor_of(frames, reference["photometric"]["file"])
+        known, anchor = None, normalizations.anchor_of(frames, reference["photometric"]["file"])
         n_stars, target = len(registration["stars"]["x"]), entries[anchor]
     else:
         known, anchor = records.array(first["log_flux"]), None
@@ -27,7 +28,10 @@ def normalization(paths, out, *, sky_model, sky_mesh_px):
     corrections = normalizations.flux_corrections(table, fwhm)
     normalizations.apply_corrections(table, corrections, fwhm)
     log_scale, error, brightness, used = normalizations.scales(frames, table, n_stars, known, anchor)
-    log_scale, error, methods = with_regression(log_scale, error, used, anchor, paths, files, lattice["bayer_pattern"])
+    few = [k for k in range(len(used)) if used[k] < normalizations.FEWEST_STARS and k != anchor]
+    log_scale, error, methods = regression.in_place_of_few_stars(
+        log_scale, error, few, images, files, paths["layer_images"], lattice["bayer_pattern"]
+    )
     exposure = np.array([frame["exposure_s"] or np.nan for frame in frames])
     typical = normalizations.typical_scale(log_scale, exposure, first["typical"] if first else None)
     scale = np.exp(normalizations.filled_scale(log_scale, exposure, typical))
@@ -50,14 +54,9 @@ def normalization(paths, out, *, sky_model, sky_mesh_px):
             "ln_fwhm_offset": rounded(width_offset),
             "reference_sky": reference_sky,
             "frames": [
-                {
-                    "file": frame["file"],
+                normalizations.frame_record(frame, entry, model)
+                | {
                     "session": registration["session"],
-                    "batch": frame["batch"],
-                    "index": frame["index"],
-                    "exposure_s": frame["exposure_s"],
-                    "area": frame["scale"] ** 2,
-                    "error_px": frame["error_px"],
                     "fwhm_px": rounded(fwhm[k]),
                     "fwhm_error_px": rounded(fwhm_error[k], 3),
                     "n_fwhm_stars": width_stars[k],
@@ -65,40 +64,11 @@ def normalization(paths, out, *, sky_model, sky_mesh_px):
                     "scale_error": rounded(error[k], 3),
                     "n_stars": used[k],
                     "scale_method": methods[k],
-                    "sky": models[k],
-                    "sky_level_adu": rounded([np.nanmedian(mesh) for mesh in np.array(entries[k]["sky"], float)]),
-                    "noise_adu": rounded([np.nanmedian(mesh) for mesh in np.array(entries[k]["noise"], float)]),
-                    "pixel_noise_adu": rounded(
-                        [np.nanmedian(mesh) for mesh in np.array(entries[k]["pixel_noise"], float)]
-                    ),
-                    "gradient_adu": [rounded(sky.gradient(model)[0], 4) for model in models[k]],
-                    "gradient_deg": [rounded(sky.gradient(model)[1], 4) for model in models[k]],
                 }
-                for k, frame in enumerate(frames)
+                for k, (frame, entry, model) in enumerate(zip(frames, entries, models, strict=True))
             ],
         },
     )
-
-
-def with_regression(log_scale, error, used, anchor, paths, files, pattern):
-    """Scales and errors with those that structure tells better than few stars; and the method of each frame."""
-    log_scale, error = log_scale.copy(), error.copy()
-    methods = np.where(np.isfinite(log_scale[:, 0]), "stars", "exposure").astype(object)
-    few = [k for k in range(len(used)) if used[k] < normalizations.FEWEST_STARS and k != anchor]
-    if not few:
-        return log_scale, error, methods
-    images = list(zip(paths["images"], [records.read(path)["frames"] for path in paths["records"]], strict=True))
-    slope, slope_error = regression.scales(images, files, log_scale, few, paths["layer_images"], pattern)
-    for k, one, one_error in zip(few, slope, slope_error, strict=True):
-        if np.isfinite(one) and not (error[k] < one_error / one):
-            log_scale[k], error[k], methods[k] = np.log(one), one_error / one, "regression"
-    return log_scale, error, methods
-
-
-def anchor_of(frames, wanted):
-    """Place of the photometric reference; on another run's lattice it may be unmatched: then that with most stars."""
-    files = [frame["file"] for frame in frames]
-    return files.index(wanted) if wanted in files else max(range(len(files)), key=lambda k: frames[k]["inliers"])
 
 
 if __name__ == "__main__":

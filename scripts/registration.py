@@ -23,7 +23,7 @@ def registration(paths, out, *, folder, first_folder, **options):
     used = [record for _, record in all_frames if record["status"] != "excluded"]
     first = records.read(paths["first"]) if paths["first"] else None
     defects = registrations.defects_of(batches.values())
-    read = partial(luminance, pattern=head["bayer_pattern"], defects=defects)
+    read = partial(registrations.luminance, pattern=head["bayer_pattern"], defects=defects)
     frames = [
         cascade.Frame(record, time, partial(read, Path(folder, record["name"])))
         for record, time in zip(used, registrations.times(used), strict=True)
@@ -36,7 +36,7 @@ def registration(paths, out, *, folder, first_folder, **options):
         "hint": lattice["hint"],
         "aspect": lattice["pixel_aspect"],
         "read": partial(
-            luminance,
+            registrations.luminance,
             Path(first_folder, lattice["file"]),
             pattern=lattice["bayer_pattern"],
             defects=first["defects"] if first else defects,
@@ -46,7 +46,7 @@ def registration(paths, out, *, folder, first_folder, **options):
     }
     found = cascade.register(frames, targets, reference, head["shape"], **options)
     if not first:
-        check_whole(found["results"], head["session"], lattice["file"])
+        registrations.check_whole(found["results"], head["session"], lattice["file"])
     master = first["stars"] if first else found["stars"]
     points = np.column_stack([master["x"], master["y"]]).astype(float)
     entry_of = {
@@ -69,31 +69,6 @@ def registration(paths, out, *, folder, first_folder, **options):
             "frames": entries,
         },
     )
-
-
-def check_whole(results, session, reference):
-    """Stop where no frame but the reference has a place: then the lights are not of one field, or show no stars."""
-    placed = sum("transform" in result for result in results)
-    if placed >= min(2, len(results)):
-        return
-    reasons = {t["reason"] for result in results if "transform" not in result for t in result["tries"][-1:]}
-    raise job.Stop(
-        "registration_failed",
-        f"{placed} of {len(results)} frames of {session} could be placed on the reference {reference}: "
-        f"{'; '.join(sorted(reasons)[:3]) or 'no usable frame'}. Are the lights of one field, and in focus?",
-    )
-
-
-def luminance(path, *, pattern, defects):
-    """Luminance of a light on its own pixels, without the defects: those of two frames agree where no star does."""
-    from tilestack import lights, stars
-    from tilestack.kernels import prewarp
-
-    image, _ = lights.read(path)
-    prewarp.replace_defects(image, np.column_stack([defects["y"], defects["x"]]), 1 if pattern is None else 2)
-    image[:2] = image[-2:] = image[:, :2] = image[:, -2:] = np.nan  # where defects are not looked for
-    proxy, scale = stars.luminance(image, pattern)
-    return np.repeat(np.repeat(proxy, scale, 0), scale, 1)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 import contextlib
 
-import numpy as np
-
 from tilestack import colours, files, job, records, sums
 from tilestack import tiles as tile_means
 from tilestack.prewarped import bands
@@ -26,18 +24,13 @@ def tile_reconstruction(paths, out, *, put_back_share):
             [sums.Sums(stack.enter_context(files.opened(path))) for path in batches]
             for batches in paths["sums"].values()
         ]
-        n_planes = len(sessions[0][0].planes["W2V"])
-        shape = (n_planes, *canvas[2:])
-        places = {name: writer.reserve(name, shape, sums.INTEGER_PLANES.get(name, "f4")) for name in sums.PLANES}
+        image = sums.Planes(writer, sums.PLANES, len(sessions[0][0].planes["W2V"]), canvas)
         for band in bands(canvas, BAND_ROWS):
             planes = sums.planes_of(*sums.add_sessions(sessions, band, put_back_share))
-            for name, place in places.items():
-                dtype = sums.INTEGER_PLANES.get(name, "f4")
-                for k in range(n_planes):
-                    first = (k * canvas[2] + band[0] - canvas[0]) * canvas[3]
-                    writer.put(place, planes[name][k].astype(dtype), first)
+            image.put(band, planes)
             tiles.add(band, planes)
-    drizzled = colour_planes(paths, out["drizzled"], canvas, put_back_share)
+    pattern = records.read(paths["channels"])["bayer_pattern"]
+    drizzled = colours.add_up(list(paths["drizzled"].values()), out["drizzled"], canvas, pattern, put_back_share)
     per_tile = tiles.means()
     by_weights = tile_means.of_weights(paths["fields"], tiles.range)
     # The noise that is there against the noise of one weight a frame by formula.
@@ -75,30 +68,6 @@ def tile_reconstruction(paths, out, *, put_back_share):
             "frames": frames,
         },
     )
-
-
-def colour_planes(paths, path, canvas, put_back_share):
-    """Write the colour planes of drizzled sums, where there are any."""
-    with contextlib.ExitStack() as stack:
-        opened = [[stack.enter_context(files.opened(name)) for name in names] for names in paths["drizzled"].values()]
-        sessions = [
-            [sums.Sums(hdus, colours.DRIZZLED) for hdus in batches if hdus[0].header["NFRAMES"]] for batches in opened
-        ]
-        sessions = [batches for batches in sessions if batches]
-        if not sessions:
-            with files.Writer(path, {"CONTENT": "nothing was to be drizzled", "NFRAMES": 0}):
-                return None
-        headers = [batch.header for batches in sessions for batch in batches]
-        kernel, pixfrac, scale = (headers[0][key] for key in ("DRZKERN", "DRZFRAC", "DRZSCALE"))
-        n_frames, area = (np.array([header[key] for header in headers]) for key in ("NFRAMES", "RAWAREA"))
-        ratio = colours.noise_ratio(pixfrac, scale * np.sqrt(np.average(area, weights=n_frames)))
-        cards = {"DRZKERN": kernel, "DRZFRAC": pixfrac, "DRZSCALE": scale, "NOISERAT": float(ratio)}
-        cards["NFRAMES"] = int(n_frames.sum())
-        fine = tuple(n * scale for n in canvas)
-        pattern = records.read(paths["channels"])["bayer_pattern"]
-        with files.Writer(path, {**cards, "LATTY0": fine[0], "LATTX0": fine[1]}) as writer:
-            found = colours.write(writer, sessions, fine, pattern, put_back_share)
-    return {"kernel": kernel, "pixfrac": pixfrac, "scale": scale, "r_factor": rounded(ratio, 5), **found}
 
 
 if __name__ == "__main__":

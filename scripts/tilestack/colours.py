@@ -1,17 +1,17 @@
 """Colour planes from drizzled sums, and what fills in where drops are few."""
 
+import contextlib
+
 import numpy as np
 
-from tilestack import bayer
-from tilestack import sums as sums_of
+from tilestack import bayer, files, masks
 from tilestack.kernels import drizzle
 from tilestack.prewarped import bands
+from tilestack.records import rounded
+from tilestack.sums import Kind, Planes, Sums, add_sessions
 
-DRIZZLED = sums_of.Kind(drizzle.SUMS, ("N",), ("I",))
+DRIZZLED = Kind(drizzle.SUMS, ("N",), ("I",))
 PLANES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "SPLIT", "MEAN")
-# Bits of MASK beyond those of the mosaic: neighbours fill in.
-FILLED = 8
-MASK_BITS = {**sums_of.MASK_BITS, "FILLED": FILLED}
 # Neighbourhoods that fill in: 3x3, 5x5 and 9x9; and the one whose mean weight says what is thin.
 RADII, LOCAL_RADIUS = (1, 2, 4), 8
 # A pixel of less weight than this share of those around it is thin.
@@ -106,7 +106,7 @@ def planes_of(sums, counts, ceiling, rejected, mask, density):
     w_even, w_odd = made["W_EVEN"], made["W_ODD"]
     w = np.where(w_even + w_odd > 0, w_even + w_odd, np.nan)
     known = np.isfinite(w)
-    mask = np.where(known, mask & ~sums_of.MASK_BITS["NO_DATA"], mask) | np.where(thin & known, FILLED, 0)
+    mask = np.where(known, mask & ~masks.NO_DATA, mask) | np.where(thin & known, masks.FILLED, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         even = made["WY_EVEN"] / np.where(w_even > 0, w_even, np.nan)
         odd = made["WY_ODD"] / np.where(w_odd > 0, w_odd, np.nan)
@@ -137,16 +137,17 @@ def noise_ratio(pixfrac, scale):
     return r / (1 - 1 / (3 * r)) if r >= 1 else 1 / (1 - r / 3)
 
 
-def write(writer, sessions, canvas, pattern, put_back_share):
-    """Add up drizzled sums and write the planes of the colours.
+def add_up(paths, out, canvas, pattern, put_back_share):
+    """Add up drizzled sums and write the planes of the colours; an empty file where nothing was drizzled.
 
     Parameters
     ----------
-    writer : files.Writer
-    sessions : list of list of sums.Sums
-        Of the kind DRIZZLED; batches by session, in the order of the plan.
+    paths : list of list of path
+        Files of ``drizzling.write_sums`` by session, in the order of the plan.
+    out : path
+        FITS file: an image (c, h, w) for each of PLANES.
     canvas : (int, int, int, int)
-        y0, x0, rows, columns in output pixels.
+        y0, x0, rows, columns of the lattice.
     pattern : str or None
         Bayer pattern of the lattice.
     put_back_share : float
@@ -154,26 +155,37 @@ def write(writer, sessions, canvas, pattern, put_back_share):
 
     Returns
     -------
-    dict
-        By colour ``empty_share`` of the canvas and ``filled_share`` of the rest.
+    dict or None
+        ``kernel``, ``pixfrac``, ``scale``, ``r_factor``; and by colour ``empty_share`` of the canvas and
+        ``filled_share`` of the rest.
     """
-    cell = bayer.channel_cell(pattern)
-    density = np.bincount(cell.ravel()) / 4
-    n_channels = len(density)
-    places = {
-        name: writer.reserve(name, (n_channels, *canvas[2:]), sums_of.INTEGER_PLANES.get(name, "f4")) for name in PLANES
-    }
-    known = np.zeros(n_channels), np.zeros(n_channels), np.zeros(n_channels)
+    with contextlib.ExitStack() as stack:
+        opened = [[stack.enter_context(files.opened(path)) for path in batches] for batches in paths]
+        sessions = [[Sums(hdus, DRIZZLED) for hdus in batches if hdus[0].header["NFRAMES"]] for batches in opened]
+        sessions = [batches for batches in sessions if batches]
+        if not sessions:
+            with files.Writer(out, {"CONTENT": "nothing was to be drizzled"}):
+                return None
+        headers = [batch.header for batches in sessions for batch in batches]
+        kernel, pixfrac, scale = (headers[0][key] for key in ("DRZKERN", "DRZFRAC", "DRZSCALE"))
+        n_frames, area = (np.array([header[key] for header in headers]) for key in ("NFRAMES", "RAWAREA"))
+        ratio = noise_ratio(pixfrac, scale * np.sqrt(np.average(area, weights=n_frames)))
+        fine = tuple(n * scale for n in canvas)
+        with files.Writer(out, {"LATTY0": fine[0], "LATTX0": fine[1]}) as writer:
+            shares_of = _write(writer, sessions, fine, pattern, put_back_share)
+    return {"kernel": kernel, "pixfrac": pixfrac, "scale": scale, "r_factor": rounded(ratio, 5), **shares_of}
+
+
+def _write(writer, sessions, canvas, pattern, put_back_share):
+    density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
+    image = Planes(writer, PLANES, len(density), canvas)
+    n_filled, n_empty = np.zeros(len(density)), np.zeros(len(density))
     for band in bands(canvas, BAND_ROWS):
         wide = (band[0] - HALO, band[1], band[2] + 2 * HALO, band[3])
-        planes = planes_of(*sums_of.add_sessions(sessions, wide, put_back_share), density)
-        for name, place in places.items():
-            inner = planes[name][:, HALO:-HALO].astype(sums_of.INTEGER_PLANES.get(name, "f4"))
-            for c in range(n_channels):
-                writer.put(place, inner[c], (c * canvas[2] + band[0] - canvas[0]) * canvas[3])
-        mask = planes["MASK"][:, HALO:-HALO]
-        parts = (mask >= 0, mask & FILLED > 0, mask & sums_of.MASK_BITS["NO_DATA"] > 0)
-        for total, part in zip(known, parts, strict=True):
-            total += part.sum((1, 2))
-    n, n_filled, n_empty = known
+        planes = planes_of(*add_sessions(sessions, wide, put_back_share), density)
+        planes = {name: values[:, HALO:-HALO] for name, values in planes.items()}
+        image.put(band, planes)
+        n_filled += (planes["MASK"] & masks.FILLED > 0).sum((1, 2))
+        n_empty += (planes["MASK"] & masks.NO_DATA > 0).sum((1, 2))
+    n = canvas[2] * canvas[3]
     return {"filled_share": (n_filled / np.maximum(n - n_empty, 1)).tolist(), "empty_share": (n_empty / n).tolist()}

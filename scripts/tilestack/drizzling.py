@@ -11,12 +11,11 @@ from tilestack.kernels import drizzle as kernel
 
 # Bytes of sums that a band may hold.
 BAND_BYTES = 192e6
-SHAPES = {"square": kernel.SQUARE, "turbo": kernel.TURBO, "point": kernel.POINT, "gaussian": kernel.GAUSSIAN}
 
 
 def drop_of(options):
     """Drop of the ``drizzle`` section of the configuration."""
-    return kernel.Drop(SHAPES[options["kernel"]], float(options["pixfrac"]), int(options["scale"]))
+    return kernel.Drop(kernel.KERNELS.index(options["kernel"]), float(options["pixfrac"]), int(options["scale"]))
 
 
 class Batch:
@@ -158,7 +157,7 @@ def add(batch, band, found, drop, exposure_s):
     counts = np.zeros(sums.shape[:-1], np.int32)
     # No drop, not even a Gaussian's, reaches farther than so.
     reach = [int(np.ceil(1.3 * np.abs(m[:, :2]).sum(1).max())) + 2 for m in batch.to_lattice]
-    signal = batch.template(band, max(reach), 1).signal if reach else None
+    signal = batch.template(band, max(reach), 1).signal
     for k, entry in enumerate(batch.entries):
         light, marks = batch.light(k, band, reach[k])
         here = found[k] - light.top_left
@@ -197,13 +196,12 @@ def write_sums(path, batch, drop, exposure_s):
         Raw pixels of each frame that are rejected.
     """
     box = tuple(n * drop.scale for n in batch.box)
-    names = {number: name for name, number in SHAPES.items()}
     area = float(np.mean([geometry.area_scale(transform) for transform in batch.to_lattice]))
     cards = {
         "LATTY0": box[0],
         "LATTX0": box[1],
         "NFRAMES": len(batch.entries),
-        "DRZKERN": (names[drop.kernel], "shape of a drop"),
+        "DRZKERN": (kernel.KERNELS[drop.kernel], "shape of a drop"),
         "DRZFRAC": (drop.pixfrac, "size of a drop in raw pixels"),
         "DRZSCALE": (drop.scale, "output pixels per lattice pixel and axis"),
         "RAWAREA": (area, "of a raw pixel on the lattice, mean"),

@@ -2,10 +2,13 @@
 
 import numpy as np
 
-from tilestack import lattice, robust, sky
+from tilestack import files, lattice, robust, sky
 from tilestack.kernels import metrics as kernel
 from tilestack.normalization import BAD_FLAGS, LEAST_SNR
 
+# What is measured by channel and tile, and by tile alone.
+COLUMNS = ("LN_T", "LN_T_ERROR", "NOISE", "SKY", "STRUCTURE", "STRUCTURE_ERROR", "ENERGY")
+FRAME_COLUMNS = ("LN_FWHM", "LN_FWHM_ERROR", "N_STARS", "COVERAGE")
 # White noise of variance 1 has this variance after the band-pass (kernels.metrics).
 BAND_PASS_VARIANCE = 1 / 9 + 1 / 8
 # Stars count for a tile by a Gaussian of distance whose sigma is this many strides, at least this many pixels.
@@ -158,3 +161,23 @@ def structure(codes, entry, template, template_variance, in_template, n_template
 def sky_to_tiles(models, tiles, stride):
     """Sky difference of a frame at tile centres: (c, ny, nx) float64, ADU."""
     return np.stack([sky.evaluate(model, *lattice.tile_centres(tiles, stride)) for model in models])
+
+
+def write(path, measured, cards, tiles, n_channels):
+    """Write the metrics of a batch: an image for each of COLUMNS (n, c, ny, nx) and FRAME_COLUMNS (n, ny, nx).
+
+    Parameters
+    ----------
+    path : path
+    measured : dict of str to list of array
+        By frame.
+    cards : dict
+    tiles
+        As in ``lattice``.
+    n_channels : int
+    """
+    cards = {**cards, "TILEY0": tiles[0], "TILEX0": tiles[1], "NFRAMES": len(measured["COVERAGE"])}
+    with files.Writer(path, cards) as writer:
+        for name, values in measured.items():
+            shape = (0, n_channels, *tiles[2:]) if name in COLUMNS else (0, *tiles[2:])
+            writer.append(name, np.stack(values) if values else np.zeros(shape, np.float32))

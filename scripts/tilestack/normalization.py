@@ -4,6 +4,7 @@ import numpy as np
 
 from tilestack import distortion, geometry, photometry, robust, sky, weights
 from tilestack.lattice import mesh_centres
+from tilestack.records import rounded
 
 # Stars that say something about the scale: no saturated, blended or cut ones, and this S/N in the channel.
 BAD_FLAGS = 0b1111
@@ -364,3 +365,34 @@ def measure_gain(entries, known):
     if not slope > 5 * error:
         return unknown
     return {"e_per_adu": float(1 / slope), "error": float(error / slope**2), "source": "measured"}
+
+
+def anchor_of(frames, wanted):
+    """Place of the photometric reference; on another run's lattice it may be unmatched: then that with most stars."""
+    files = [frame["file"] for frame in frames]
+    return files.index(wanted) if wanted in files else max(range(len(files)), key=lambda k: frames[k]["inliers"])
+
+
+def frame_record(frame, entry, models):
+    """What the record of a session says of a frame that its registration and prewarp records know.
+
+    Parameters
+    ----------
+    frame, entry : dict
+        Of the registration and the prewarp record.
+    models : list of dict
+        ``sky.fit`` by channel.
+    """
+    levels = {
+        name: rounded([np.nanmedian(mesh) for mesh in np.array(entry[key], float)])
+        for name, key in (("sky_level_adu", "sky"), ("noise_adu", "noise"), ("pixel_noise_adu", "pixel_noise"))
+    }
+    gradients = [sky.gradient(model) for model in models]
+    return {
+        **{key: frame[key] for key in ("file", "batch", "index", "exposure_s", "error_px")},
+        "area": frame["scale"] ** 2,
+        "sky": models,
+        **levels,
+        "gradient_adu": [rounded(size, 4) for size, _ in gradients],
+        "gradient_deg": [rounded(direction, 4) for _, direction in gradients],
+    }

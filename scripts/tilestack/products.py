@@ -6,9 +6,14 @@ import json
 import numpy as np
 from astropy.io import fits
 
-from tilestack import files
+from tilestack import bayer, files, masks
 
 VERSION = "0.1.0"
+# Planes that go with every image.
+PLANES = ("VAR", "WHT", "EXP", "NIM", "REJ", "MASK")
+# Cards that say how the pixels are stored, which astropy writes itself, and those that do not hold for what follows.
+NOT_OURS = ("SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "EXTEND", "CHECKSUM", "DATASUM")
+NOT_OURS += ("BAYERPAT", "HISTORY", "COMMENT", "")
 # Facts of the reference light that go into the headers.
 INSTRUMENT_CARDS = {
     "camera": "INSTRUME",
@@ -35,7 +40,8 @@ def cards(scan, frames, facts):
         Frames in the stack: ``exposure_s``, ``date_obs``.
     facts : dict
         ``run_id``, ``config_hash``, ``reference`` (entry of the reference light in the scan), ``saturation_adu``,
-        ``gain_e_adu``, ``eta_sb``, ``eta_pt``, ``effective_s``, ``fwhm_px``, ``canvas``; null where unknown.
+        ``gain_e_adu``, ``eta_sb``, ``eta_pt``, ``effective_s``, ``fwhm_px``, ``canvas``,
+        ``bayer_pattern`` of the lattice; null where unknown.
 
     Returns
     -------
@@ -67,7 +73,12 @@ def cards(scan, frames, facts):
         "PROGRAM": f"Tilestack {VERSION}",
         "LATTY0": (facts["canvas"][0], "lattice row of the first row"),
         "LATTX0": (facts["canvas"][1], "lattice column of the first column"),
+        "ROWORDER": facts["reference"].get("row_order") or None,
     }
+    if facts["bayer_pattern"]:
+        result["BAYERPAT"] = bayer.pattern_for_header(
+            facts["bayer_pattern"], facts["canvas"][2:], facts["reference"].get("row_order")
+        )
     return {
         key: value for key, value in result.items() if (value[0] if isinstance(value, tuple) else value) is not None
     }
@@ -89,6 +100,17 @@ def at_scale(cards, scale):
                 value, *comment = cards[key] if isinstance(cards[key], tuple) else (cards[key],)
                 changed[key] = (value * factor, *comment)
     return {**cards, **changed}
+
+
+def own_cards(header):
+    """Cards of a product that go on to the next one, with their comments."""
+    return {key: (header[key], header.comments[key]) for key in header if key not in NOT_OURS}
+
+
+def bottom_up(cards):
+    """Whether the first row of an image is its lowest one, by its cards."""
+    order = cards.get("ROWORDER") or ""
+    return (order[0] if isinstance(order, tuple) else order).upper() == "BOTTOM-UP"
 
 
 def config_hash(config):
@@ -115,9 +137,41 @@ def write(path, image, header_cards, planes=(), tables=(), history=()):
     for line in history:
         hdus[0].header.add_history(line)
     hdus += [fits.ImageHDU(values, name=name) for name, values in planes]
+    for hdu in hdus[1:]:
+        if hdu.name == "MASK":
+            hdu.header.update(masks.BITS)
     hdus += list(tables)
     with files.replacing(path) as draft:
         hdus.writeto(draft, checksum=True)
+
+
+def write_drizzled(path, out, header_cards, drizzled):
+    """Write the drizzled planes as a product; without any, a product that says so.
+
+    Parameters
+    ----------
+    path : path
+        File of ``colours.add_up``.
+    out : path
+    header_cards : dict
+        Those of the mosaic.
+    drizzled : dict or None
+        What ``colours.add_up`` said of them.
+    """
+    if drizzled is None:
+        write(out, None, {**header_cards, "CONTENT": "nothing was to be drizzled"})
+        return
+    with files.opened(path) as hdus:
+        planes = {hdu.name: files.native(hdu.data) for hdu in hdus[1:]}
+    more = {
+        "DRZKERN": (drizzled["kernel"], "shape of a drop"),
+        "DRZFRAC": (drizzled["pixfrac"], "size of a drop in raw pixels"),
+        "DRZSCALE": (drizzled["scale"], "output pixels per lattice pixel and axis"),
+        "NOISERAT": (drizzled["r_factor"], "noise of large areas over that of VAR"),
+    }
+    plain = {key: card for key, card in header_cards.items() if key != "BAYERPAT"}
+    extensions = [(name, planes[name]) for name in (*PLANES, "EVEN", "ODD", "MEAN")]
+    write(out, planes["SCI"], at_scale(plain, drizzled["scale"]) | more, extensions)
 
 
 def inputs_table(rows):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tilestack import cascade, geometry, starmatch
+from tilestack import cascade, geometry, job, starmatch
 from tilestack.kernels import matching
 from tilestack.records import rounded
 
@@ -71,3 +71,28 @@ def defects_of(batches):
     few = n_frames < FEWEST_DEFECT_FRAMES
     places = sorted(place for place, count in counts.items() if not few and count >= DEFECT_SHARE * n_frames)
     return {"y": [y for y, _ in places], "x": [x for _, x in places]}
+
+
+def check_whole(results, session, reference):
+    """Stop where no frame but the reference has a place: then the lights are not of one field, or show no stars."""
+    placed = sum("transform" in result for result in results)
+    if placed >= min(2, len(results)):
+        return
+    reasons = {t["reason"] for result in results if "transform" not in result for t in result["tries"][-1:]}
+    raise job.Stop(
+        "registration_failed",
+        f"{placed} of {len(results)} frames of {session} could be placed on the reference {reference}: "
+        f"{'; '.join(sorted(reasons)[:3]) or 'no usable frame'}. Are the lights of one field, and in focus?",
+    )
+
+
+def luminance(path, *, pattern, defects):
+    """Luminance of a light on its own pixels, without the defects: those of two frames agree where no star does."""
+    from tilestack import lights, stars
+    from tilestack.kernels import prewarp
+
+    image, _ = lights.read(path)
+    prewarp.replace_defects(image, np.column_stack([defects["y"], defects["x"]]), 1 if pattern is None else 2)
+    image[:2] = image[-2:] = image[:, :2] = image[:, -2:] = np.nan  # where defects are not looked for
+    proxy, scale = stars.luminance(image, pattern)
+    return np.repeat(np.repeat(proxy, scale, 0), scale, 1)

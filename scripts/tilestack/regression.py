@@ -16,6 +16,36 @@ SEEING_ERROR = 0.1
 LEAST_SIGNAL = 5.0
 
 
+def in_place_of_few_stars(log_scale, error, few, images, files, layers, pattern):
+    """Scales and errors with those that structure tells better than few stars; and the method of each frame.
+
+    Parameters
+    ----------
+    log_scale : (n, c) float64 array
+    error : (n,) float64 array
+        Relative error of a scale; NaN of the unknown.
+    few : list of int
+        Places of the frames with few stars.
+    images, files, layers, pattern
+        As in ``scales``.
+
+    Returns
+    -------
+    log_scale, error : arrays
+    methods : (n,) object array
+        ``stars``, ``regression`` or ``exposure``.
+    """
+    log_scale, error = log_scale.copy(), error.copy()
+    methods = np.where(np.isfinite(log_scale[:, 0]), "stars", "exposure").astype(object)
+    if not few:
+        return log_scale, error, methods
+    slope, slope_error = scales(images, files, log_scale, few, layers, pattern)
+    for k, one, one_error in zip(few, slope, slope_error, strict=True):
+        if np.isfinite(one) and not (error[k] < one_error / one):
+            log_scale[k], error[k], methods[k] = np.log(one), one_error / one, "regression"
+    return log_scale, error, methods
+
+
 def scales(images, files, log_scale, wanted, layers, pattern):
     """Scale of each wanted frame, one for all channels: slope of its band-passed pixels on those of the picture.
 

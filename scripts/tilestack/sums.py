@@ -4,10 +4,9 @@ from collections import namedtuple
 
 import numpy as np
 
+from tilestack import masks
 from tilestack.kernels import coadd as kernel
 
-# Bits of the MASK plane.
-MASK_BITS = {"NO_DATA": 1, "SATURATED": 2, "DIFFERS": 4}
 # Planes of the reconstruction: what a stack is made of.
 PLANES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "SPLIT", "MEAN", "IVAR", "ETA")
 INTEGER_PLANES = {"NIM": "i4", "REJ": "i4", "MASK": "i2"}
@@ -65,6 +64,32 @@ class Sums:
         return sums, counts, out
 
 
+class Planes:
+    """Planes of a stack, written band by band.
+
+    Parameters
+    ----------
+    writer : files.Writer
+    names : tuple of str
+    n_planes : int
+        Images of each name.
+    canvas : (int, int, int, int)
+        y0, x0, rows, columns.
+    """
+
+    def __init__(self, writer, names, n_planes, canvas):
+        self.writer, self.canvas = writer, canvas
+        shape = (n_planes, *canvas[2:])
+        self.places = {name: writer.reserve(name, shape, INTEGER_PLANES.get(name, "f4")) for name in names}
+
+    def put(self, band, planes):
+        """Write a band of the canvas: name -> (planes, rows, columns) array."""
+        for name, place in self.places.items():
+            for k, plane in enumerate(planes[name]):
+                first = (k * self.canvas[2] + band[0] - self.canvas[0]) * self.canvas[3]
+                self.writer.put(place, plane.astype(INTEGER_PLANES.get(name, "f4")), first)
+
+
 def add_sessions(sessions, band, put_back_share):
     """Add the sums of all batches in a band of the canvas.
 
@@ -87,7 +112,7 @@ def add_sessions(sessions, band, put_back_share):
         Sum of 1 / v over all frames with data, rejected ones too.
     rejected : (planes, h, w) int64 array
     mask : (planes, h, w) int16 array
-        MASK_BITS.
+        ``masks.BITS``.
     """
     kind, total = sessions[0][0].kind, None
     of_ceiling = [kind.sums.index(name) for name in kind.ceiling]
@@ -105,7 +130,7 @@ def add_sessions(sessions, band, put_back_share):
         sums = sums + np.where(differs, lost, 0.0)
         counts = counts + np.where(differs, n_lost, 0)
         rejected = np.where(differs, 0, rejected)
-        parts = [sums, counts, ceiling, rejected, differs.astype(np.int16) * MASK_BITS["DIFFERS"], clipped, n_clipped]
+        parts = [sums, counts, ceiling, rejected, differs.astype(np.int16) * masks.DIFFERS, clipped, n_clipped]
         if total is None:
             total = parts
         else:
@@ -118,8 +143,8 @@ def add_sessions(sessions, band, put_back_share):
     sums = sums + np.where(bare, clipped, 0.0)
     ceiling = ceiling + np.where(bare, clipped[of_ceiling].sum(0), 0.0)
     counts = counts + np.where(bare, n_clipped, 0)
-    mask = mask | bare.astype(np.int16) * MASK_BITS["SATURATED"]
-    mask = mask | (counts.sum(0) == 0).astype(np.int16) * MASK_BITS["NO_DATA"]
+    mask = mask | bare.astype(np.int16) * masks.SATURATED
+    mask = mask | (counts.sum(0) == 0).astype(np.int16) * masks.NO_DATA
     return sums, counts, ceiling, rejected, mask
 
 

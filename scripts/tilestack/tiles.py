@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from tilestack import files
-from tilestack.sums import MASK_BITS
+from tilestack import files, masks
 
 # A half-split difference above so many sigma is no noise: a star under other seeing.
 MOST_SIGMA = 4.0
@@ -58,8 +57,8 @@ class Means:
         for key, part in parts.items():
             flat = part.sum(0).ravel().astype(float)
             self.sums[key] += np.bincount(index, flat, self.sums[key].size).reshape(self.sums[key].shape)
-        self.differs += int((planes["MASK"] & MASK_BITS["DIFFERS"] > 0).sum())
-        self.saturated += int((planes["MASK"] & MASK_BITS["SATURATED"] > 0).sum())
+        self.differs += int((planes["MASK"] & masks.DIFFERS > 0).sum())
+        self.saturated += int((planes["MASK"] & masks.SATURATED > 0).sum())
 
     def means(self):
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -50,12 +50,10 @@ class Case:
         One each; the first holds the reference.
     config : tuple of str
         Further ``--config`` arguments of the run.
-    channel : int or None
-        Colour of the drizzled planes that is looked at; None looks at the mosaic, or at what mono lights give.
     """
 
-    def __init__(self, folder, sessions, config=(), channel=None):
-        self.folder, self.options, self.channel = Path(folder), sessions, channel
+    def __init__(self, folder, sessions, config=()):
+        self.folder, self.options = Path(folder), sessions
         names = [f"night{k + 1}" for k in range(len(sessions))]
         if not (self.folder / "runs/a/artifacts/run_status.json").exists():
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -75,20 +73,16 @@ class Case:
 
     @cached_property
     def base(self):
-        if self.channel is None:
-            return planes(self.run.folder / "work/reconstruction.fits")
-        return planes(self.run.folder / "work/drizzled.fits", self.channel)
+        return planes(self.run.folder / "work/reconstruction.fits")
 
     @cached_property
     def seen(self):
         """Frames that reach a pixel, rejected ones too: (h, w)."""
-        mosaic = planes(self.run.folder / "work/reconstruction.fits")
-        return mosaic["NIM"] + mosaic["REJ"]
+        return self.base["NIM"] + self.base["REJ"]
 
     def stack(self, folder, **changes):
-        """The stack once more, as ``restack`` makes it: planes of the channel."""
-        made = restack(self.run, self.folder / folder, **changes)
-        return made if self.channel is None else planes(self.folder / folder / "drizzled.fits", self.channel)
+        """Planes of the stack made once more."""
+        return restack(self.run, self.folder / folder, **changes)
 
     @cached_property
     def known(self):
@@ -168,9 +162,9 @@ class Case:
         state = self.known.state(session, file)
         return state["transparency"], state["fwhm_px"]
 
-    def efficiencies(self, base=None, injected=None, region=None, others=()):
+    def efficiencies(self, base=None, injected=None, region=None):
         """Measured efficiencies; in a region of the field only, where given: a function of places from its centre."""
-        same = others if base is not None else self.other_halves
+        same = [] if base is not None else self.other_halves
         base, injected = base or self.base, injected or self.injected
         usable = self.blank & np.isfinite(base["SPLIT"])
         mine = self.surroundings_full()
@@ -188,7 +182,7 @@ class Case:
             usable,
             self.known.kind[mine],
             self.xy[mine],
-            self.added.ceiling[mine, self.channel or 0],
+            self.added.ceiling[mine, 0],
         )
 
     def surroundings_full(self):

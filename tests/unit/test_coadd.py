@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from tilestack import masks
 from tilestack import sums as added
 from tilestack.kernels import coadd, template
 
@@ -390,9 +391,9 @@ class Batch:
     ("n_kept", "n_lost", "expected", "mask"),
     [
         (90, 10, 90, 0),
-        (60, 40, 100, added.MASK_BITS["DIFFERS"]),  # a whole session disagrees with the template: it is put back
+        (60, 40, 100, masks.DIFFERS),  # a whole session disagrees with the template: it is put back
         (2, 2, 2, 0),  # too few for a majority
-        (0, 0, 0, added.MASK_BITS["NO_DATA"]),
+        (0, 0, 0, masks.NO_DATA),
     ],
 )
 def test_add_sessions__puts_back_what_a_session_rejects(n_kept, n_lost, expected, mask):
@@ -407,7 +408,7 @@ def test_add_sessions__uses_saturated_samples_only_where_there_is_nothing_else()
     full, bare = Batch(8, 0, 5, 8, 0, 5), Batch(0, 0, 5, 0, 0, 5)
     assert (added.add_sessions([[full], [bare]], (0, 0, 2, 2), 0.3)[1].sum(0) == 8).all()
     _, counts, ceiling, _, mask = added.add_sessions([[bare], [bare]], (0, 0, 2, 2), 0.3)
-    assert (counts.sum(0) == 10).all() and (mask == added.MASK_BITS["SATURATED"]).all() and (ceiling > 0).all()
+    assert (counts.sum(0) == 10).all() and (mask == masks.SATURATED).all() and (ceiling > 0).all()
 
 
 @pytest.mark.parametrize("n", [3, 9, 40])

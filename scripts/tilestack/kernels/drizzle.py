@@ -1,4 +1,4 @@
-"""Kernels of CFA drizzle: raw pixels that are outliers, drops on a finer grid, and what fills thin coverage."""
+"""Kernels of CFA drizzle: which raw pixels are outliers, and their drops on a finer grid."""
 
 import math
 from collections import namedtuple
@@ -367,8 +367,8 @@ def deposit(light, marks, band, signal, inverse_gain, odd, exposure_s, drop, sum
     sums : (3, c, rows x scale, columns x scale, 11) float64 array
         SUMS of what is kept, rejected and saturated, those of a pixel side by side; added to. With the overlap a
         of drop and output pixel, the value y = (raw - sky) / t, the weight w, the variance V by lattice area of a sky
-        pixel and the variance v of y: the sums of a w y and a w (even and odd frames apart), (a w)^2 v,
-        (a w)^2 V / A, a y / V, a / V, a y, a, and a x exposure.
+        pixel and the variance v of y: the sums of a w y, a w and (a w)^2 v (even and odd frames
+        apart), a y / V, a / V, a y, a, and a x exposure.
     counts : (3, c, rows x scale, columns x scale) int32 array
         Number of raw pixels that reach an output pixel; added to.
 

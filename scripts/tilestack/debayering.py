@@ -1,0 +1,75 @@
+"""DEBAYER: the colour product, from the drizzled planes or from the stacked mosaic; mono images pass through."""
+
+from astropy.io import fits
+
+from tilestack import bayer, files, products
+from tilestack.kernels import debayer as kernel
+
+COMPARISONS = {"even": "EVEN", "odd": "ODD", "plain_mean": "MEAN"}
+# Where neighbours fill in for more than this share of the pixels of a colour the mosaic is the better product. ASSUME.
+MOST_FILLED = 0.5
+
+
+def chosen(method, pattern, drizzled):
+    """The method that is used, and why.
+
+    Parameters
+    ----------
+    method : str
+        ``debayer.method``.
+    pattern : str or None
+        Bayer pattern of the mosaic.
+    drizzled : dict or None
+        Of the record of TILE_RECONSTRUCTION.
+    """
+    if pattern is None:
+        if drizzled is None:
+            return "none", "mono lights have no colours: the image passes through"
+        return "drizzle", "mono lights, drizzled by choice"
+    if method != "auto":
+        return method, "asked for by debayer.method"
+    worst = max(drizzled["filled_share"])
+    if worst > MOST_FILLED:
+        return "malvar", f"neighbours would have to fill in for {worst:.0%} of the pixels of a colour: too few dithers"
+    return "drizzle", f"the drops of the frames reach {1 - worst:.0%} of the pixels of each colour"
+
+
+def of_drops(path):
+    """Cards, image, extensions and comparisons from the drizzled planes; a single plane without its axis."""
+    with fits.open(path) as hdus:
+        cards = products.own_cards(hdus[0].header)
+        planes = {hdu.name: files.native(hdu.data[0] if len(hdu.data) == 1 else hdu.data) for hdu in hdus}
+    extensions = [(name, planes[name]) for name in products.PLANES]
+    return cards, planes["PRIMARY"], extensions, {name: planes[plane] for name, plane in COMPARISONS.items()}
+
+
+def of_mosaic(paths, pattern, method):
+    """Cards, image, extensions and comparisons from the mosaic by a method of ``demosaiced``, or ``none``.
+
+    Parameters
+    ----------
+    paths : dict
+        ``image`` and the comparisons.
+    pattern : str or None
+    method : str
+    """
+    with fits.open(paths["image"]) as hdus:
+        cards = products.own_cards(hdus[0].header)
+        stack, planes = files.native(hdus[0].data), {name: files.native(hdus[name].data) for name in products.PLANES}
+    parts = {}
+    for name in COMPARISONS:
+        with fits.open(paths[name]) as hdus:
+            parts[name] = files.native(hdus[0].data)
+    variance = planes["VAR"]
+    if method != "none":
+        stack, planes["VAR"] = demosaiced(stack, variance, pattern, method)
+        parts = {name: demosaiced(part, variance, pattern, method)[0] for name, part in parts.items()}
+    return cards, stack, list(planes.items()), parts
+
+
+def demosaiced(mosaic, variance, pattern, method):
+    """Colours of a mosaic, and their variance, by ``malvar``, ``bilinear`` or ``superpixel``."""
+    cell = bayer.channel_cell(pattern)
+    if method == "superpixel":
+        return kernel.superpixel(mosaic, variance, cell)
+    return kernel.debayer(mosaic, variance, cell, kernel.MALVAR if method == "malvar" else kernel.BILINEAR)

@@ -1,0 +1,9 @@
+"""Bits of the MASK plane: (bit, meaning) by the keyword that stands in its header."""
+
+BITS = {
+    "NO_DATA": (1, "no frame has data"),
+    "SATURATD": (2, "all samples are saturated, and are used"),
+    "DIFFERS": (4, "a session differs from the template, and is used"),
+    "FILLED": (8, "few drops of this colour: neighbours fill in"),
+}
+NO_DATA, SATURATED, DIFFERS, FILLED = (bit for bit, _ in BITS.values())

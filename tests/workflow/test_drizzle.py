@@ -1,0 +1,84 @@
+"""Drizzled products: finer grids, mono lights, lights in other containers, and what a change of them reruns."""
+
+import shutil
+
+import numpy as np
+import pytest
+import sep
+from astropy.io import fits
+
+from support import Workdir, pixels, record, simulate, stamps
+
+
+def apertures(image, xy, radius):
+    """Fluxes less the sky around."""
+    plane = np.ascontiguousarray(np.nan_to_num(image, nan=np.nanmedian(image)), np.float32)
+    return sep.sum_circle(plane, *xy.T.copy(), radius, subpix=5, bkgann=(1.4 * radius, 2 * radius))[0]
+
+
+def bright_stars(plane, n):
+    """Places of the brightest stars away from the rims."""
+    filled = np.ascontiguousarray(np.nan_to_num(plane, nan=np.nanmedian(plane)), np.float32)
+    background = sep.Background(filled)
+    found = sep.extract(filled - background.back(), 10, err=background.globalrms)
+    h, w = plane.shape
+    inner = (found["x"] > 60) & (found["x"] < w - 60) & (found["y"] > 60) & (found["y"] < h - 60)
+    found = found[inner & (found["peak"] < 30000)]
+    found = found[np.argsort(-found["flux"])][:n]
+    return np.column_stack([found["x"], found["y"]])
+
+
+def test_run__twice_as_fine_a_grid_has_the_same_light(finished, tmp_path):
+    work = Workdir(tmp_path / "copy")
+    shutil.copytree(finished.root, work.root)
+    run = work.root / "runs/demo"
+    before, coarse = stamps(run / "work"), pixels(run, "stacked_rgb.fits")["PRIMARY"]
+    header = fits.getheader(run / "outputs/stacked_rgb.fits")
+    work.snakemake("--config", "drizzle={scale: 2}")
+    made = record(run, "debayer")
+    assert (made["method"], made["scale"]) == ("drizzle", 2)
+    fine, finer = pixels(run, "stacked_rgb.fits")["PRIMARY"], fits.getheader(run / "outputs/stacked_rgb.fits")
+    assert fine.shape == (3, 2 * coarse.shape[1], 2 * coarse.shape[2])
+    for key, factor in (("XPIXSZ", 0.5), ("YPIXSZ", 0.5), ("LATTX0", 2), ("LATTY0", 2), ("FWHM", 2)):
+        if key in header:
+            assert finer[key] == pytest.approx(factor * header[key])
+    xy = bright_stars(coarse[1], 8)
+    assert len(xy) == 8
+    for plain, double in zip(coarse, fine, strict=True):
+        one, other = apertures(plain, xy, 6.0), apertures(double, 2 * xy + 0.5, 12.0) / 4
+        assert np.median(other / one) == pytest.approx(1, abs=0.02)
+    # The same lights, places and weights: only what is drizzled is made again.
+    after = stamps(run / "work")
+    changed = {path.parts[0] for path in before if after[path] != before[path]}
+    assert changed == {"sums", "drizzled", "reconstruction.fits", "drizzled.fits"}
+
+
+def test_run__drizzles_mono_lights_by_choice_and_reads_any_container(tmp_path):
+    for name in ("plain", "packed"):
+        simulate(tmp_path / name, "--mono", "--seed", "31")
+    for path in sorted((tmp_path / "packed").glob("*.fits"))[::2]:  # every other one compressed
+        with fits.open(path) as hdus:
+            packed = fits.CompImageHDU(hdus[0].data, hdus[0].header)
+            fits.HDUList([fits.PrimaryHDU(), packed]).writeto(path.with_suffix(".fits.fz"))
+        path.unlink()
+    images = []
+    for name in ("plain", "packed"):
+        work = Workdir(tmp_path / f"of_{name}")
+        work.root.mkdir()
+        keys = ["run_id=t", f"input=[{tmp_path / name}]", "drizzle={mono: true, scale: 2, kernel: turbo}"]
+        work.snakemake("--config", *keys)
+        run = work.root / "runs/t"
+        assert record(run, "debayer")["why"] == "mono lights, drizzled by choice"
+        images.append(pixels(run, "stacked_rgb.fits"))
+    for key, plane in images[0].items():
+        np.testing.assert_array_equal(plane, images[1][key])
+    fine, coarse = images[0]["PRIMARY"], pixels(run)["PRIMARY"]
+    assert fine.shape == (2 * coarse.shape[0], 2 * coarse.shape[1])
+    xy = bright_stars(coarse, 8)
+    one, other = apertures(coarse, xy, 6.0), apertures(fine, 2 * xy + 0.5, 12.0) / 4
+    assert len(xy) == 8 and np.median(other / one) == pytest.approx(1, abs=0.02)
+    # Halves of equal frames differ by twice the standard deviation of the whole, by the median for the stars' sake.
+    planes = {name: plane[0] for name, plane in pixels(run, "planes/drizzled.fits").items()}
+    full = (planes["NIM"] >= 8) & (planes["MASK"] == 0)
+    ratio = np.abs(planes["EVEN"] - planes["ODD"])[full] / (2 * np.sqrt(planes["VAR"][full]))
+    assert full.mean() > 0.5 and np.nanmedian(ratio) / 0.6745 == pytest.approx(1, abs=0.08)
