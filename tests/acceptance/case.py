@@ -52,6 +52,9 @@ class Case:
         Further ``--config`` arguments of the run.
     """
 
+    # Whether faults are planted: once is enough, the further realisations of a test go without.
+    plants = True
+
     def __init__(self, folder, sessions, config=()):
         self.folder, self.options = Path(folder), sessions
         names = [f"night{k + 1}" for k in range(len(sessions))]
@@ -138,6 +141,25 @@ class Case:
         self.added.ceiling[:] = ceiling
         return made, injected
 
+    def faulty(self, measured, **changes):
+        """What is measured on base and injected stack with a planted fault; None where none is planted."""
+        return measured(*self.again(**changes)) if self.plants else None
+
+    @cached_property
+    def best_direct(self):
+        """Base and injected stack with the best one weight a frame for stars, from the truth; nothing rejected."""
+        return self.again(changed=self._best_weights, options={"reject": False})
+
+    def _best_weights(self, session, made):
+        profiles, deviations = self._profiles
+        scaled = profiles / deviations[:, None]
+        best = np.abs(np.linalg.eigh(scaled @ scaled.T)[1][:, -1]) / deviations
+        names = [(s, f["file"]) for s in self.made for f in self.run.frames(s)]
+        for k, frame in enumerate(self.run.frames(session)):
+            # A weight of the raw frame is that of the normalised one over its scale.
+            at = names.index((session, frame["file"]))
+            made["WEIGHT"][k] = best[at] * self.truth(session, frame["file"])[0]
+
     @cached_property
     def blank(self):
         """Pixels of the stack where the truth has no light above the sky, and all frames are: (h, w) bool."""
@@ -192,8 +214,9 @@ class Case:
         corners = [seen[y + dy, x + dx] for dy in (-16, 0, 15) for dx in (-16, 0, 15)]
         return np.min(corners, axis=0) == seen.max()
 
-    def best_direct_coadd(self):
-        """Largest efficiency for stars that any weighted mean of the frames can reach (docs/method.md)."""
+    @cached_property
+    def _profiles(self):
+        """Star of unit flux in each frame of all sessions, flattened, and the noise of its raw pixels."""
         profiles, variances = [], []
         for session, made in self.made.items():
             small = dataclasses.replace(made.options, height_px=64, width_px=64)
@@ -206,7 +229,12 @@ class Case:
                 full = made.options
                 sky = full.sky_e_s * full.exposure_s * state["sky"] * _sky_colour(made)
                 variances.append(sky + full.read_noise_e**2 + (full.adc_step_adu * full.gain_e_adu) ** 2 / 12)
-        scaled = np.array(profiles) / np.sqrt(np.array(variances))[:, None]
+        return np.array(profiles), np.sqrt(np.array(variances))
+
+    def best_direct_coadd(self):
+        """Largest efficiency for stars that any weighted mean of the frames can reach (docs/method.md)."""
+        profiles, deviations = self._profiles
+        scaled = profiles / deviations[:, None]
         gram = scaled @ scaled.T
         return float(np.linalg.eigvalsh(gram)[-1] / np.trace(gram))
 
