@@ -185,6 +185,11 @@ def file_name(k):
     return f"light_{k + 1:04d}.fits"
 
 
+def number(file):
+    """Number k of a light by its name."""
+    return int(Path(file).stem.removeprefix("light_")) - 1
+
+
 def _trail(trail, y, x, size):
     along = x * np.cos(trail["angle"]) + y * np.sin(trail["angle"])
     across = y * np.cos(trail["angle"]) - x * np.sin(trail["angle"]) - trail["offset"] * size

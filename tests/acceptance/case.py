@@ -12,7 +12,7 @@ from efficiency import injection, measure
 from efficiency.restack import Run, planes, restack
 from known import Simulated, cells
 
-from simulation import night, series
+from simulation import series
 from simulation.options import Options
 from tilestack import geometry, lattice
 
@@ -54,6 +54,8 @@ class Case:
 
     # Whether faults are planted: once is enough, the further realisations of a test go without.
     plants = True
+    # Colour that is measured, of the drizzled planes; None: the planes of a mono run.
+    colour = None
 
     def __init__(self, folder, sessions, config=()):
         self.folder, self.options = Path(folder), sessions
@@ -73,19 +75,34 @@ class Case:
         self.first = next(iter(self.made))
         self.reference = self.run.lattice["file"]
         self.canvas = self.run.record("artifacts/common_overlap.json")["canvas"]
+        self.channel = self.colour or 0
+        self.n_stacks = 0
 
     @cached_property
     def base(self):
-        return planes(self.run.folder / "work/reconstruction.fits")
+        if self.colour is None:
+            return planes(self.run.folder / "work/reconstruction.fits")
+        return planes(self.run.folder / "work/drizzled.fits", self.colour)
 
     @cached_property
     def seen(self):
         """Frames that reach a pixel, rejected ones too: (h, w)."""
-        return self.base["NIM"] + self.base["REJ"]
+        image = planes(self.run.folder / "work/reconstruction.fits")
+        return image["NIM"] + image["REJ"]
 
     def stack(self, folder, **changes):
-        """Planes of the stack made once more."""
-        return restack(self.run, self.folder / folder, **changes)
+        """Planes of the stack made once more; of colours kept on disk, as a test asks for the same ones for each."""
+        if self.colour is None:
+            return restack(self.run, self.folder / folder, **changes)
+        kept = self.folder / f"stack_{self.n_stacks}.fits"
+        self.n_stacks += 1
+        if not kept.exists():
+            restack(self.run, self.folder / folder, **changes)
+            np.save(kept.with_suffix(".npy"), self.added.ceiling if "added" in changes else 0)
+            (self.folder / folder / "drizzled.fits").rename(kept)
+        if "added" in changes:
+            self.added.ceiling[:] = np.load(kept.with_suffix(".npy"))
+        return planes(kept, self.colour)
 
     @cached_property
     def known(self):
@@ -204,7 +221,7 @@ class Case:
             usable,
             self.known.kind[mine],
             self.xy[mine],
-            self.added.ceiling[mine, 0],
+            self.added.ceiling[mine, self.channel],
         )
 
     def surroundings_full(self):
@@ -219,16 +236,15 @@ class Case:
         """Star of unit flux in each frame of all sessions, flattened, and the noise of its raw pixels."""
         profiles, variances = [], []
         for session, made in self.made.items():
-            small = dataclasses.replace(made.options, height_px=64, width_px=64)
+            small = dataclasses.replace(made.options, height_px=64, width_px=64, pattern=None)
             bench = series.Series(dataclasses.replace(small, extended=False, faint_stars=False))
+            middle = np.array(made.dark.shape)[None, ::-1] / 2
             for frame in self.run.frames(session):
                 state = {**self.known.state(session, frame["file"]), "cloud": None, "quadrant": 1.0}
                 state["shift"] = np.zeros(2)
                 star = {"x": np.zeros(1), "y": np.zeros(1), "flux": np.ones((1, 1))}
                 profiles.append(bench.added(state, star).ravel())
-                full = made.options
-                sky = full.sky_e_s * full.exposure_s * state["sky"] * _sky_colour(made)
-                variances.append(sky + full.read_noise_e**2 + (full.adc_step_adu * full.gain_e_adu) ** 2 / 12)
+                variances.append(self.known.variance(session, frame, middle)[0, self.channel])
         return np.array(profiles), np.sqrt(np.array(variances))
 
     def best_direct_coadd(self):
@@ -237,8 +253,3 @@ class Case:
         scaled = profiles / deviations[:, None]
         gram = scaled @ scaled.T
         return float(np.linalg.eigvalsh(gram)[-1] / np.trace(gram))
-
-
-def _sky_colour(made):
-    state = night.frame_state(0, made.options)
-    return float(np.median(made.sky(state)) / (made.options.sky_e_s * made.options.exposure_s * state["sky"]))

@@ -3,7 +3,7 @@
 import numpy as np
 from efficiency import injection
 
-from simulation import night
+from simulation import night, series
 from tilestack import bayer, geometry
 
 
@@ -42,8 +42,7 @@ class Simulated:
     def state(self, session, file):
         key = session, file
         if key not in self.states:
-            k = int(file.split("_")[1][:4]) - 1
-            self.states[key] = night.frame_state(k, self.made[session].options)
+            self.states[key] = night.frame_state(series.number(file), self.made[session].options)
         return self.states[key]
 
     @staticmethod

@@ -5,6 +5,7 @@ smaller ones. A goal is reached where the error is at most a third of the margin
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -34,8 +35,11 @@ def main():
     parser.add_argument("--side", type=int, default=1440, help="pixels")
     parser.add_argument("--realisations", type=int, default=4)
     parser.add_argument("--seed", type=int, default=500)
+    parser.add_argument("--colours", action="store_true", help="drizzled colours, FWHM 2.7 px, instead of mono")
     given = parser.parse_args()
     size = {"n_frames": given.frames, "height_px": given.side, "width_px": given.side}
+    if given.colours:
+        size |= {"pattern": "GRBG", "fwhm_px": 2.7}
     print("| test | figure | value | error | goal | reached | planted fault |")
     print("|---|---|---|---|---|---|---|")
     failed = 0
@@ -43,9 +47,13 @@ def main():
         rows = []
         for k in range(given.realisations):
             seed, Case.plants = given.seed + 10 * k, k == 0
-            rows.append(
-                checks.TESTS[name](given.folder.resolve() / f"{name}_{given.frames}_{given.side}_{seed}", size, seed)
-            )
+            label = f"{name}{'c' * given.colours}_{given.frames}_{given.side}_{seed}"
+            made = []
+            for Case.colour in range(3) if given.colours else [None]:
+                of_one = checks.TESTS[name](given.folder.resolve() / label, size, seed)
+                colour = "" if Case.colour is None else f"{'RGB'[Case.colour]}: "
+                made += [dataclasses.replace(row, name=colour + row.name) for row in of_one]
+            rows.append(made)
         for row in merged(rows):
             fault = {None: "", True: "caught", False: "MISSED"}[row.caught]
             reached = "" if row.goal == "-" else "yes" if checks.settled(row) else "unsettled" if row.ok else "NO"
