@@ -1,6 +1,7 @@
 """Colour planes from drizzled sums, and what fills in where drops are few."""
 
 import contextlib
+import itertools
 
 import numpy as np
 
@@ -46,7 +47,60 @@ def shares(weight):
     return np.stack([*result, left])
 
 
-def filled(sums, variance, weight):
+def overlap(kernel, size):
+    """How what is shared by two output pixels falls with their distance 0, 1, ... 8 along an axis; 1 at 0.
+
+    Drops of a `size` in output pixels fall at any place: the mean product of what they leave on two pixels.
+    """
+    x = np.linspace(-24, 24, 48 * 200 + 1)
+    if kernel == "gaussian":
+        left = np.exp(-0.5 * (2.3548 * x / size) ** 2)
+    else:
+        half = size / 2 if kernel != "point" else 1e-9
+        left = np.clip(np.minimum(x + half, 0.5) - np.maximum(x - half, -0.5), 0, None)
+    found = np.array([(left[k * 200 :] * left[: len(left) - k * 200]).sum() for k in range(2 * RADII[-1] + 1)])
+    return found / found[0]
+
+
+def correlations(kernel, size):
+    """By how much drops that two neighbourhoods have in common raise their covariance over that of single pixels.
+
+    Returns
+    -------
+    (4, 4) float64 array
+        Sum of correlations between the pixels of one and of the other, over the number of those in the smaller one.
+    """
+    shared = overlap(kernel, size)
+    result = np.empty((len(RADII) + 1,) * 2)
+    for k, one in enumerate((0, *RADII)):
+        for m, other in enumerate((0, *RADII)):
+            distance = np.abs(np.arange(-one, one + 1)[:, None] - np.arange(-other, other + 1))
+            result[k, m] = (shared[distance].sum() / (2 * min(one, other) + 1)) ** 2
+    return result
+
+
+def spread(counts, area_sum, kernel, size, area):
+    """How far drops fall on several pixels, by their number: 1 as at any place, 0 each on one pixel (no dither).
+
+    Parameters
+    ----------
+    counts : (c, h, w) array
+        Drops that reach a pixel.
+    area_sum : (c, h, w) array
+        Sum of their overlaps.
+    kernel : str
+    size, area : float
+        Of a drop, in output pixels; what its overlaps sum to.
+    """
+    most = (1 + size) ** 2 - 1
+    if kernel == "point":
+        return np.zeros(counts.shape)
+    drops = box_sum(area_sum, LOCAL_RADIUS) / area
+    hits = box_sum(counts.astype(float), LOCAL_RADIUS) / np.maximum(drops, np.finfo(float).tiny)
+    return np.clip((hits - 1) / most, 0, 1)
+
+
+def filled(sums, variance, weight, shared=None):
     """Sums with those of neighbours where a pixel is thin: a larger drop, in effect.
 
     Without any dither the 3x3 neighbours of one colour make a bilinear demosaic; where all weights are even nothing
@@ -59,31 +113,30 @@ def filled(sums, variance, weight):
         Sums of w^2 v.
     weight : (c, h, w) float64 array
         Sum of w, which says what is thin.
+    shared : (4, 4) array and (c, h, w) array, optional
+        ``correlations`` and ``spread``; without, neighbours have no drop in common.
 
     Returns
     -------
     sums, variance : arrays as given
-        That of the variance as if neighbours had no drop in common.
     thin : (c, h, w) bool array
     """
     share = shares(weight)
     thin = share[0] < 1
     if not thin.any():
         return sums, variance, thin
-    result = share[0] * sums
-    # What each raw pixel counts by: itself, and in the rings of the neighbourhoods.
-    counted = [share[k + 1] / (2 * radius + 1) ** 2 for k, radius in enumerate(RADII)]
-    for k, radius in enumerate(RADII):
-        result += counted[k] * box_sum(sums, radius)
+    # What a pixel counts by in each neighbourhood, and the sums of those.
+    counted = [share[k] / (2 * radius + 1) ** 2 for k, radius in enumerate((0, *RADII))]
+    result = share[0] * sums + sum(c * box_sum(sums, radius) for c, radius in zip(counted[1:], RADII, strict=True))
     boxes = [variance, *(box_sum(variance, radius) for radius in RADII)]
-    outer = np.cumsum(counted[::-1], axis=0)[::-1]
-    noise = (share[0] + outer[0]) ** 2 * variance
-    for k in range(len(RADII)):
-        noise += outer[k] ** 2 * (boxes[k + 1] - boxes[k])
+    raised, spreading = shared or (np.ones((4, 4)), 0.0)
+    noise = 0.0
+    for k, m in itertools.product(range(4), repeat=2):
+        noise = noise + counted[k] * counted[m] * (1 + (raised[k, m] - 1) * spreading) * boxes[min(k, m)]
     return np.where(thin, result, sums), np.where(thin, noise, variance), thin
 
 
-def planes_of(sums, counts, ceiling, rejected, mask, density):
+def planes_of(sums, counts, ceiling, rejected, mask, density, drop=("point", 0.0, 1.0)):
     """Colour planes from the sums of ``sums.add_sessions``.
 
     Parameters
@@ -92,6 +145,8 @@ def planes_of(sums, counts, ceiling, rejected, mask, density):
         As given there.
     density : (c,) float64 array
         Share of the raw pixels that have this colour.
+    drop : (str, float, float)
+        Kernel, size in output pixels and what the overlaps of a drop sum to.
 
     Returns
     -------
@@ -101,7 +156,9 @@ def planes_of(sums, counts, ceiling, rejected, mask, density):
     named = dict(zip(drizzle.SUMS, sums, strict=True))
     names = ("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "Y", "A")
     weight, squares = named["W_EVEN"] + named["W_ODD"], np.stack([named["W2V_EVEN"], named["W2V_ODD"]])
-    parts, (v_even, v_odd), thin = filled(np.stack([named[name] for name in names]), squares, weight)
+    kernel, size, _ = drop
+    shared = correlations(kernel, size), spread(counts[0], named["A"], *drop)
+    parts, (v_even, v_odd), thin = filled(np.stack([named[name] for name in names]), squares, weight, shared)
     made = dict(zip(names, parts, strict=True))
     w_even, w_odd = made["W_EVEN"], made["W_ODD"]
     w = np.where(w_even + w_odd > 0, w_even + w_odd, np.nan)
@@ -169,20 +226,21 @@ def add_up(paths, out, canvas, pattern, put_back_share):
         headers = [batch.header for batches in sessions for batch in batches]
         kernel, pixfrac, scale = (headers[0][key] for key in ("DRZKERN", "DRZFRAC", "DRZSCALE"))
         n_frames, area = (np.array([header[key] for header in headers]) for key in ("NFRAMES", "RAWAREA"))
-        ratio = noise_ratio(pixfrac, scale * np.sqrt(np.average(area, weights=n_frames)))
+        finer = scale * np.sqrt(np.average(area, weights=n_frames))
+        ratio, drop = noise_ratio(pixfrac, finer), (kernel, pixfrac * finer, finer**2)
         fine = tuple(n * scale for n in canvas)
         with files.Writer(out, {"LATTY0": fine[0], "LATTX0": fine[1]}) as writer:
-            shares_of = _write(writer, sessions, fine, pattern, put_back_share)
+            shares_of = _write(writer, sessions, fine, pattern, put_back_share, drop)
     return {"kernel": kernel, "pixfrac": pixfrac, "scale": scale, "r_factor": rounded(ratio, 5), **shares_of}
 
 
-def _write(writer, sessions, canvas, pattern, put_back_share):
+def _write(writer, sessions, canvas, pattern, put_back_share, drop):
     density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
     image = Planes(writer, PLANES, len(density), canvas)
     n_filled, n_empty = np.zeros(len(density)), np.zeros(len(density))
     for band in bands(canvas, BAND_ROWS):
         wide = (band[0] - HALO, band[1], band[2] + 2 * HALO, band[3])
-        planes = planes_of(*add_sessions(sessions, wide, put_back_share), density)
+        planes = planes_of(*add_sessions(sessions, wide, put_back_share), density, drop)
         planes = {name: values[:, HALO:-HALO] for name, values in planes.items()}
         image.put(band, planes)
         n_filled += (planes["MASK"] & masks.FILLED > 0).sum((1, 2))

@@ -205,7 +205,7 @@ class Case:
         """Measured efficiencies; in a region of the field only, where given: a function of places from its centre."""
         same = [] if base is not None else self.other_halves
         base, injected = base or self.base, injected or self.injected
-        usable = self.blank & np.isfinite(base["SPLIT"])
+        usable = self.blank & np.all([np.isfinite(stack["SPLIT"]) for stack in (base, *same)], axis=0)
         mine = self.surroundings_full()
         if region is not None:
             h, w = usable.shape
