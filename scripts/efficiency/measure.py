@@ -11,6 +11,7 @@ BLANK_SIGMA, BLANK_REACH = 4.0, 5
 # What varies over more than this is the sky that is left, not noise that a star or a patch would meet.
 SMOOTH_PX = 128
 BLOCKS = 4
+COUNTS = {"eta_pt": "n_stars", "eta_bright": "n_bright", "eta_sb": "n_patches"}
 
 
 def blank(image, variance):
@@ -138,6 +139,14 @@ def efficiencies(base, injected, noises, usable, kind, xy, ceiling, scale=1):
         if which != BRIGHT:
             mine &= _steady(base, injected, xy, reach // 2)
         spectrum = Spectrum(noises, usable, reach)
+        if not len(spectrum.where) or not mine.any():  # no blank sky, or no known light on it
+            found |= {
+                name: np.nan,
+                f"{name}_error": np.nan,
+                f"{name}_parts": np.full(BLOCKS**2, np.nan),
+                COUNTS[name]: 0,
+            }
+            continue
         block = _block(spectrum.where[:, 0], spectrum.where[:, 1], h, w)
         mine_block = _block(xy[mine, 1], xy[mine, 0], h, w)
         power, n_behind = spectrum.mean(np.ones(len(block), bool))
@@ -154,7 +163,7 @@ def efficiencies(base, injected, noises, usable, kind, xy, ceiling, scale=1):
             name: float(gained.sum() / ceiling[mine].sum()),
             f"{name}_error": jackknife(parts),
             f"{name}_parts": parts,
-            {"eta_pt": "n_stars", "eta_bright": "n_bright", "eta_sb": "n_patches"}[name]: int(mine.sum()),
+            COUNTS[name]: int(mine.sum()),
         }
     return found
 

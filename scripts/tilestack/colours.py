@@ -11,7 +11,7 @@ from tilestack.prewarped import bands
 from tilestack.records import rounded
 from tilestack.sums import Kind, Planes, Sums, add_sessions
 
-DRIZZLED = Kind(drizzle.SUMS, ("N",), ("I",))
+DRIZZLED = Kind(drizzle.SUMS, ("N",), ())
 PLANES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "SPLIT", "MEAN")
 # Neighbourhoods that fill in: 3x3, 5x5 and 9x9; and the one whose mean weight says what is thin.
 RADII, LOCAL_RADIUS = (1, 2, 4), 8

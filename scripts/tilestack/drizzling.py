@@ -9,8 +9,8 @@ from tilestack import bayer, distortion, files, geometry, lattice, prewarped, re
 from tilestack.kernels import coadd
 from tilestack.kernels import drizzle as kernel
 
-# Bytes of sums that a band may hold.
-BAND_BYTES = 192e6
+# Bytes of sums that a band may hold: those of kept pixels, a third, are to stay in the cache from frame to frame.
+BAND_BYTES = 48e6
 
 
 def drop_of(options):

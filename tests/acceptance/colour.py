@@ -2,8 +2,7 @@
 
 python tests/acceptance/colour.py --frames 8 20 60 --fwhm 2.2 2.7 3.5 --drops 0.5x1 0.7x1 1.0x1 0.7x2
 
-Equal frames; the ceiling is that of each colour's own raw pixels. FWHM is that of the mean response to faint known
-stars, colours those of bright ones in an aperture against what their frames hold.
+Equal frames; the ceiling is that of each colour's own raw pixels. FWHM is that of the response to faint known stars, colours those of bright ones in an aperture against what their frames hold.
 """
 
 import argparse
@@ -19,10 +18,10 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1] / "scripts")]
 import numpy as np  # noqa: E402
 import sep  # noqa: E402
 from case import HALVES, PLAIN, Case  # noqa: E402
-from checks import fwhm_of, mean_response  # noqa: E402
 from efficiency import injection, measure  # noqa: E402
 from efficiency.restack import planes, restack  # noqa: E402
 from measure_efficiency import colours  # noqa: E402
+from scipy import optimize  # noqa: E402
 
 from tilestack import records  # noqa: E402
 
@@ -69,10 +68,26 @@ def figures(case, made, method, scale):
         response = np.ascontiguousarray(np.nan_to_num(injected[c]["SCI"] - plane["SCI"]), np.float32)
         flux, _, _ = sep.sum_circle(response, *xy[bright].T.copy(), 6.0 * scale, subpix=5)
         ratios.append(flux / scale**2 / case.known.flux[bright, c])
-        fwhm = fwhm_of(mean_response(case, (plane, injected[c]), injection.STAR)) if scale == 1 else np.nan
+        fwhm = width(response, xy[mine & (case.known.kind == injection.STAR)], scale)
         keys = ("eta_pt", "eta_pt_error", "eta_sb", "eta_sb_error")
         found.append((*(eta[key] for key in keys), measure.split_chi2(plane, usable, 256).mean(), fwhm))
     return np.array(found).T, np.array(ratios)
+
+
+def width(response, xy, scale):
+    """FWHM of the response to known stars, in lattice pixels: a circular Moffat through the pixels around all of them."""
+    reach = 5 * scale
+    offsets = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)
+    near = np.round(xy).astype(int)
+    x, y = near[:, 0, None] + offsets[1], near[:, 1, None] + offsets[0]
+    distance = np.hypot(x - xy[:, :1], y - xy[:, 1:]) / scale
+
+    def moffat(r, height, fwhm, beta):
+        return height * (1 + (2 * r / fwhm) ** 2 * (2 ** (1 / beta) - 1)) ** -beta
+
+    values = response[y, x]
+    found, _ = optimize.curve_fit(moffat, distance.ravel(), values.ravel(), (values.max(), 2.5, 3.0))
+    return found[1]
 
 
 def row(case, n, fwhm, still, label, found, ratios, filled):

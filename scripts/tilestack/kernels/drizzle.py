@@ -9,7 +9,7 @@ from numba import njit, prange
 # Marks of a raw pixel, as in ``coadd``.
 KEPT, REJECTED, CLIPPED, MISSING = 0, 1, 2, 3
 # Sums of an output pixel over raw ones; the even and the odd frames apart, so that halves can be compared.
-SUMS = ("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "W2V_EVEN", "W2V_ODD", "IY", "I", "Y", "A", "EXPOSURE")
+SUMS = ("WY_EVEN", "W_EVEN", "W2V_EVEN", "WY_ODD", "W_ODD", "W2V_ODD", "Y", "A", "EXPOSURE")
 # Fields of a frame over the tiles, in this order, as in ``coadd``.
 FIELDS = ("SCALE", "SKY", "VARIANCE", "FWHM", "WEIGHT")
 # As in ``coadd``: bank of blurred templates, what a sharper frame is compared with, and the least noise.
@@ -364,11 +364,10 @@ def deposit(light, marks, band, signal, inverse_gain, odd, exposure_s, drop, sum
         Which half the frame belongs to.
     exposure_s : float
     drop : Drop
-    sums : (3, c, rows x scale, columns x scale, 11) float64 array
+    sums : (3, c, rows x scale, columns x scale, 9) float64 array
         SUMS of what is kept, rejected and saturated, those of a pixel side by side; added to. With the overlap a
-        of drop and output pixel, the value y = (raw - sky) / t, the weight w, the variance V by lattice area of a sky
-        pixel and the variance v of y: the sums of a w y, a w and (a w)^2 v (even and odd frames
-        apart), a y / V, a / V, a y, a, and a x exposure.
+        of drop and output pixel, the value y = (raw - sky) / t, the weight w and the variance v of y: the sums of
+        a w y, a w and (a w)^2 v (even and odd frames apart), a y, a, and a x exposure.
     counts : (3, c, rows x scale, columns x scale) int32 array
         Number of raw pixels that reach an output pixel; added to.
 
@@ -391,10 +390,8 @@ def deposit(light, marks, band, signal, inverse_gain, odd, exposure_s, drop, sum
     pixels are independent and not resampled: there is no noise gain. Below the sky as in ``coadd``: at least
     LEAST_VARIANCE V / A. The signal is that of the lattice pixel on which the centre of the raw pixel lies.
 
-    a / V sums to 1 / v_raw for each raw pixel, in units of output pixels, as the inverse variance of ``coadd`` does.
-
-    Tiles of output pixels are filled one by one, a strip of them by one thread. Of each output pixel the drops of a
-    frame are added by raw row and column, then their sum to ``sums``: threads and bands do not change the bits.
+    Tiles of output pixels are filled one by one, a strip of them by one thread. To each output pixel the drops of a
+    frame are added by raw row and column: threads and bands do not change the bits.
     """
     _check(light, marks, band)
     spot = _spot(light, drop)
@@ -425,47 +422,17 @@ def deposit(light, marks, band, signal, inverse_gain, odd, exposure_s, drop, sum
 
 @njit(cache=True, parallel=True, error_model="numpy")
 def _deposit(light, bend, spot, marks, first, signal, halo, per_frame, sums, counts):
-    n_channels, n_rows, n_columns, n_sums = sums.shape[1:]
-    flat = sums.reshape((3, n_channels, n_rows, n_columns * n_sums))
-    # A tile has a rim, which is thrown away: so a drop need not be cut where the tile ends.
-    size_y, size_x = TILE_ROWS + 2 * spot.ny, TILE_COLUMNS + 2 * spot.nx
+    n_rows, n_columns = sums.shape[2:4]
     for strip in prange((n_rows + TILE_ROWS - 1) // TILE_ROWS):
-        # New memory is dear: one lot for all tiles of a strip, cleared behind each.
-        own = np.zeros((3, n_channels, size_y, size_x, n_sums))
-        number = np.zeros((3, n_channels, size_y, size_x), np.int32)
-        own_flat = own.reshape((3, n_channels, size_y, size_x * n_sums))
-        used = np.zeros((3, n_channels, size_y), np.bool_)
         j = strip * TILE_ROWS
-        height = min(TILE_ROWS, n_rows - j)
         for i in range(0, n_columns, TILE_COLUMNS):
-            width = min(TILE_COLUMNS, n_columns - i)
-            tile = (j, i, height, width)
-            _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, own, number, used)
-            for kind in range(3):
-                for c in range(n_channels):
-                    for m in range(size_y):
-                        if not used[kind, c, m]:
-                            continue
-                        if 0 <= m - spot.ny < height:
-                            y = j + m - spot.ny
-                            _add(
-                                own_flat[kind, c, m],
-                                spot.nx * n_sums,
-                                flat[kind, c, y, i * n_sums : (i + width) * n_sums],
-                            )
-                            _add(number[kind, c, m], spot.nx, counts[kind, c, y, i : i + width])
-                        own_flat[kind, c, m], number[kind, c, m], used[kind, c, m] = 0.0, 0, False
+            tile = (j, i, min(TILE_ROWS, n_rows - j), min(TILE_COLUMNS, n_columns - i))
+            _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, sums, counts)
 
 
 @njit(error_model="numpy")
-def _add(line, start, total):
-    for k in range(len(total)):
-        total[k] += line[start + k]
-
-
-@njit(error_model="numpy")
-def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, own, number, used):
-    """Drops on the output pixels of a tile (first row and column, height, width) and of the rim around it."""
+def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, sums, counts):
+    """Drops on the output pixels of a tile: first row and column, height, width."""
     inverse_gain, half, exposure_s = per_frame
     n_columns = light.image.shape[1]
     top, left, s = light.top_left[0], light.top_left[1], spot.scale
@@ -482,9 +449,10 @@ def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, own, n
     xs, ys, fine_x, fine_y = np.empty(n_most), np.empty(n_most), np.empty(n_most), np.empty(n_most)
     along = np.empty((len(FIELDS), n_most))
     scale, sky, raw, weight = along[0], along[1], along[2], along[4]
-    area = spot.area / (s * s)
+    area, own = spot.area / (s * s), 3 * half
     shares, parts = np.empty((spot.ny, spot.nx, n_most)), np.empty((spot.ny + spot.nx, n_most))
-    origin_y, origin_x = first[0] * s + tile[0] - spot.ny, first[1] * s + tile[1] - spot.nx
+    origin_y, origin_x = first[0] * s, first[1] * s
+    bottom, right = tile[0] + tile[2], tile[1] + tile[3]
     for j_image in range(row_low, row_high):
         y = top + j_image
         _row(light, float(y), row)
@@ -499,37 +467,33 @@ def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, own, n
         _spread(spot, n_pixels, fine_x, fine_y, parts, shares)
         for column in range(max(start, 0), min(start + n_pixels, n_columns)):
             k, kind = column - start, marks[j_image, column]
-            value = (light.image[j_image, column] - sky[k]) / scale[k]
             j = int(math.floor(fine_y[k] - spot.ey + 0.5)) - origin_y
             i = int(math.floor(fine_x[k] - spot.ex + 0.5)) - origin_x
-            # In the tile itself with a row and a column at least.
-            out = j < 1 or j >= tile[2] + spot.ny or i < 1 or i >= tile[3] + spot.nx
-            if out or kind == MISSING or np.isnan(value):
+            rows, columns = (max(tile[0], j), min(bottom, j + spot.ny)), (max(tile[1], i), min(right, i + spot.nx))
+            if rows[0] >= rows[1] or columns[0] >= columns[1] or kind == MISSING:
+                continue
+            value = (light.image[j_image, column] - sky[k]) / scale[k]
+            if np.isnan(value):
                 continue
             c = light.cell[y % 2, (left + column) % 2]
-            w, own_raw, inverse = weight[k], raw[k] / area, 1 / raw[k]
+            w = weight[k]
             at_y = int(math.floor(ys[k] + 0.5)) - first[0] + halo
             at_x = int(math.floor(xs[k] + 0.5)) - first[1] + halo
-            v = _variance(own_raw, signal[c, at_y, at_x] * inverse_gain / scale[k])
-            wy, w2v, iy = w * value, w * w * v, value * inverse
-            mine, numbers = own[kind, c], number[kind, c]
-            for m in range(spot.ny):
-                used[kind, c, j + m] = True
-                line, number_line = mine[j + m], numbers[j + m]
-                for n in range(spot.nx):
-                    a = shares[m, n, k]
+            v = _variance(raw[k] / area, signal[c, at_y, at_x] * inverse_gain / scale[k])
+            wy, w2v = w * value, w * w * v
+            for m in range(rows[0], rows[1]):
+                for n in range(columns[0], columns[1]):
+                    a = shares[m - j, n - i, k]
                     if a == 0:
                         continue
-                    number_line[i + n] += 1
-                    at = line[i + n]
-                    at[2 * half] += a * wy
-                    at[2 * half + 1] += a * w
-                    at[4 + half] += a * a * w2v
-                    at[6] += a * iy
-                    at[7] += a * inverse
-                    at[8] += a * value
-                    at[9] += a
-                    at[10] += a * exposure_s
+                    counts[kind, c, m, n] += 1
+                    at = sums[kind, c, m, n]
+                    at[own] += a * wy
+                    at[own + 1] += a * w
+                    at[own + 2] += a * a * w2v
+                    at[6] += a * value
+                    at[7] += a
+                    at[8] += a * exposure_s
 
 
 @njit(error_model="numpy")
