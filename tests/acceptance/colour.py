@@ -2,7 +2,8 @@
 
 python tests/acceptance/colour.py --frames 8 20 60 --fwhm 2.2 2.7 3.5 --drops 0.5x1 0.7x1 1.0x1 0.7x2
 
-Equal frames; the ceiling is that of each colour's own raw pixels. FWHM is that of the response to faint known stars, colours those of bright ones in an aperture against what their frames hold.
+Equal frames; the ceiling is that of each colour's own raw pixels. FWHM is that of the response to faint known stars,
+colours those of bright ones in an aperture against what their frames hold.
 """
 
 import argparse
@@ -75,7 +76,7 @@ def figures(case, made, method, scale):
 
 
 def width(response, xy, scale):
-    """FWHM of the response to known stars, in lattice pixels: a circular Moffat through the pixels around all of them."""
+    """FWHM of the response to known stars, in lattice pixels: a circular Moffat through all pixels around them."""
     reach = 5 * scale
     offsets = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)
     near = np.round(xy).astype(int)
