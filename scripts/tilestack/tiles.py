@@ -74,7 +74,7 @@ class Means:
         """Steps of the tile stack against the plain mean at the middles between tiles, over those elsewhere.
 
         Weights run smoothly from tile centre to tile centre, so 1 is what must come out. Medians, as
-        stars differ between the two; NaN without data.
+        stars differ between the two; NaN without data, or where both are one and the same.
         """
         steps, at_edge = [], []
         for sums, first in ((self.along_y, self.canvas[1]), (np.swapaxes(self.along_x, 1, 2), self.canvas[0])):
@@ -88,7 +88,8 @@ class Means:
         known = np.isfinite(steps)
         if not (known & at_edge).any() or not (known & ~at_edge).any():
             return np.nan
-        return float(np.median(np.abs(steps[known & at_edge])) / np.median(np.abs(steps[known & ~at_edge])))
+        elsewhere = np.median(np.abs(steps[known & ~at_edge]))
+        return float(np.median(np.abs(steps[known & at_edge])) / elsewhere) if elsewhere else np.nan
 
     def whole(self):
         total = {key: values.sum() for key, values in self.sums.items()}
