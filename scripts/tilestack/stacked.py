@@ -1,0 +1,79 @@
+"""Products of a run as VALIDATION reads them: planes of one colour, with what is known of how they were made."""
+
+import numpy as np
+from astropy.io import fits
+
+from tilestack import files
+from tilestack.validation import DEMOSAIC
+
+OTHERS = ("even", "odd", "plain_mean")
+
+
+def _channel(hdu, channel):
+    """A channel of an image, by itself."""
+    return files.native(hdu.data if hdu.data.ndim == 2 else hdu.data[channel])
+
+
+def _superpixels(image, power=1):
+    """Means of 2 x 2 pixels; the variance of one from variances with `power` 2."""
+    h, w = (n // 2 * 2 for n in image.shape)
+    parts = [image[y:h:2, x:w:2] for y in (0, 1) for x in (0, 1)]
+    return sum(parts) / 4**power
+
+
+def _read(path, name, channel):
+    with fits.open(path, memmap=True, do_not_scale_image_data=True) as hdus:
+        return _channel(hdus[name], channel)
+
+
+def coloured(debayer):
+    """Whether the colour product is an image of its own."""
+    return debayer["method"] != "none"
+
+
+def final(paths, debayer):
+    """The image that stars are measured on: ``image``, ``plain_mean``, ``scale`` (pixels to one of the lattice) and
+    ``saturation``; of colours the green."""
+    own = coloured(debayer)
+    end = "_rgb" if own else ""
+    path = paths["rgb" if own else "stacked"]
+    with fits.open(path, memmap=True) as hdus:
+        header = hdus[0].header
+        channel = 1 if header["NAXIS"] == 3 else 0
+        rows, saturation = header["NAXIS2"], header.get("SATURATE")
+    scale = rows / fits.getheader(paths["stacked"])["NAXIS2"]
+    images = {"image": _read(path, 0, channel), "plain_mean": _read(paths[f"plain_mean{end}"], 0, channel)}
+    return {**images, "scale": scale, "saturation": saturation}
+
+
+def planes(paths, debayer):
+    """Planes of one colour, one after the other: ``image``, ``variance``, ``frames``, OTHERS, ``scale``.
+
+    A mosaic is read as super-pixels, so its scale is a half.
+    """
+    header = fits.getheader(paths["stacked"])
+    mosaic = "BAYERPAT" in header
+    made = {"image": _read(paths["stacked"], 0, 0), "variance": _read(paths["stacked"], "VAR", 0)}
+    made["frames"] = _read(paths["stacked"], "NIM", 0)
+    made |= {name: _read(paths[name], 0, 0) for name in OTHERS}
+    if mosaic:
+        made = {name: _superpixels(plane, 2 if name == "variance" else 1) for name, plane in made.items()}
+    yield {**made, "scale": 0.5 if mosaic else 1.0}
+    if not coloured(debayer):
+        return
+    rgb = fits.getheader(paths["rgb"])
+    for channel in range(rgb.get("NAXIS3", 1)):
+        made = {"image": _read(paths["rgb"], 0, channel), "variance": _read(paths["rgb"], "VAR", channel)}
+        frames = _read(paths["rgb"], "NIM", channel)
+        made |= {name: _read(paths[f"{name}_rgb"], 0, channel) for name in OTHERS}
+        if frames.shape != made["image"].shape:  # counts of the mosaic beside super-pixels
+            frames = frames[::2, ::2][: made["image"].shape[0], : made["image"].shape[1]]
+        yield {**made, "frames": frames, "scale": rgb["NAXIS2"] / header["NAXIS2"]}
+
+
+def resampling(debayer):
+    """Variance along an axis that the way of the colours adds to a star, px^2."""
+    if debayer["method"] == "drizzle":
+        # A drop, and the pixel that it falls on.
+        return (debayer["pixfrac"] ** 2 + 1 / debayer["scale"] ** 2) / 12
+    return 0.0 if debayer["method"] == "none" else DEMOSAIC
