@@ -3,7 +3,6 @@
 import numpy as np
 
 from tilestack import job, records, stacked, validation
-from tilestack.records import rounded
 
 
 def validate(paths, out):

@@ -1,6 +1,5 @@
 """Products of a run as VALIDATION reads them: planes of one colour, with what is known of how they were made."""
 
-import numpy as np
 from astropy.io import fits
 
 from tilestack import files

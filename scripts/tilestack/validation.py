@@ -36,22 +36,22 @@ SCATTER = 0.05
 # Most that stars may be longer than those of the median frame. ASSUME: the eye takes 1.1 for round.
 ELONGATION = 0.05
 ADVICE = {
-    "fwhm_of_frames": "Stars of the stack are broader than its frames explain: look at registration.json for frames of "
-    "large residual_px or the method predicted, and leave out by scan.exclude those that are wrong.",
-    "fwhm_of_plain_mean": "Stars are broader than in the plain mean of the same frames: raise "
-    "tile_reconstruction.range_tolerance, or compare outputs/planes/plain_mean.fits; rejection may take their cores.",
-    "background_rms": "The sky is noisier than its frames explain: look for a pattern in the difference of outputs/planes/"
-    "even.fits and odd.fits, and compare with stacking.source: reconstruction.",
+    "fwhm_of_frames": "Stars are broader than the frames explain: look in registration.json for frames of large "
+    "residual_px or of the method predicted, and leave out by scan.exclude those that are wrong.",
+    "fwhm_of_plain_mean": "Stars are broader than in the plain mean of the same frames, outputs/planes/plain_mean.fits: "
+    "rejection may take their cores. Raise tile_reconstruction.range_tolerance.",
+    "background_rms": "The sky is noisier than the frames explain: look for a pattern in the difference of even.fits and "
+    "odd.fits in outputs/planes, and compare with stacking.source: reconstruction.",
     "weight_stability": "Weights scatter more than seeing and noise ask for, and throw light away: use quality_model: "
     "physical, or weights.objective: depth.",
-    "tile_lattice": "The grid of the tiles shows in the sky: raise tile.size_factor, or set normalization.sky_model to a "
-    "smoother one, and compare with outputs/planes/plain_mean.fits.",
-    "rejected_share": "Much is rejected: the scale of frames may be wrong (normalization.json), or clouds change within "
+    "tile_lattice": "The grid of the tiles shows in the sky: raise tile.size_factor, and compare with the plain mean, "
+    "which knows no tiles.",
+    "rejected_share": "Much is rejected: scales of frames may be wrong (normalization.json), or clouds change within "
     "frames. Raise tile_reconstruction.kappa, and look at the REJ plane.",
     "registration_residual": "Star pairs do not fit well: lower registration.sigma for more stars, and look in "
     "registration.json for a lens that one transform does not describe.",
-    "elongation": "Stars of the stack are longer than those of its frames: frames are misplaced along one direction; "
-    "look at drift and rotation in registration.json.",
+    "elongation": "Stars are longer than those of the frames: these are misplaced along one direction. Look at drift and "
+    "rotation in registration.json.",
 }
 
 
@@ -128,8 +128,8 @@ def high_passed(image, usable):
 def excess_noise(image, even, odd, variance, usable):
     """Standard deviation of the sky over that of its variance plane, and its error.
 
-    Halves E and O tell the noise without the sky: a (1 - a) (E - O)^2, a being the share of the even half, by regression
-    of the image on both around each pixel. What the image has beyond a E + (1 - a) O counts too.
+    Halves E and O tell the noise without the sky: a (1 - a) (E - O)^2, a being the share of the even half, by
+    regression of the image on both around each pixel. What the image has beyond a E + (1 - a) O counts too.
     """
     image, even, odd = (high_passed(values, usable) for values in (image, even, odd))
     known = np.isfinite(image) & np.isfinite(even) & np.isfinite(odd) & (variance > 0)
@@ -191,8 +191,8 @@ def lattice_pattern(image, variance, usable, pitch):
 def tile_lattice(image, plain, variance, usable, pitch):
     """Standard deviation of the tile pattern in units of the noise of a pixel, and the limit with what noise makes.
 
-    The same in the plain mean, which knows no tiles, is the sky's. A pattern just shows that equals the noise of the mean
-    over a patch of a quarter of a tile.
+    The same in the plain mean, which knows no tiles, is the sky's. A pattern just shows that equals the noise of the
+    mean over a patch of a quarter of a tile.
     """
     mine, error = lattice_pattern(image, variance, usable, pitch)
     its, _ = lattice_pattern(plain, variance, usable, pitch)
