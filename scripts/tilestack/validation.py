@@ -38,10 +38,10 @@ ELONGATION = 0.05
 ADVICE = {
     "fwhm_of_frames": "Stars are broader than the frames explain: look in registration.json for frames of large "
     "residual_px or of the method predicted, and leave out by scan.exclude those that are wrong.",
-    "fwhm_of_plain_mean": "Stars are broader than in the plain mean of the same frames, outputs/planes/plain_mean.fits: "
-    "rejection may take their cores. Raise tile_reconstruction.range_tolerance.",
-    "background_rms": "The sky is noisier than the frames explain: look for a pattern in the difference of even.fits and "
-    "odd.fits in outputs/planes, and compare with stacking.source: reconstruction.",
+    "fwhm_of_plain_mean": "Stars are broader than in the plain mean of the same frames: rejection may take their cores. "
+    "Raise tile_reconstruction.range_tolerance.",
+    "background_rms": "The sky is noisier than the frames explain: look for a pattern in the difference of even.fits "
+    "and odd.fits in outputs/planes, and compare with stacking.source: reconstruction.",
     "weight_stability": "Weights scatter more than seeing and noise ask for, and throw light away: use quality_model: "
     "physical, or weights.objective: depth.",
     "tile_lattice": "The grid of the tiles shows in the sky: raise tile.size_factor, and compare with the plain mean, "
@@ -50,8 +50,8 @@ ADVICE = {
     "frames. Raise tile_reconstruction.kappa, and look at the REJ plane.",
     "registration_residual": "Star pairs do not fit well: lower registration.sigma for more stars, and look in "
     "registration.json for a lens that one transform does not describe.",
-    "elongation": "Stars are longer than those of the frames: these are misplaced along one direction. Look at drift and "
-    "rotation in registration.json.",
+    "elongation": "Stars are longer than those of the frames: these are misplaced along one direction. Look at drift "
+    "and rotation in registration.json.",
 }
 
 
