@@ -13,7 +13,7 @@ def synthetic_frames(paths, out):
     frames = []
     for session, synthetic, weights in zip(sessions, paths["synthetic"], paths["weights"], strict=True):
         facts = {frame["cluster"]: frame for frame in records.read(synthetic)["frames"]}
-        weight_of = {frame["file"]: frame["mean_weight"] for frame in records.read(weights)["frames"]}
+        weight_of = {frame["file"]: np.mean(frame["mean_weight"]) for frame in records.read(weights)["frames"]}
         for cluster in session["clusters"]:
             names = [frame["file"] for frame in session["frames"] if frame["cluster"] == cluster["id"]]
             weight = np.array([weight_of[name] for name in names], float)

@@ -7,20 +7,21 @@ from threadpoolctl import threadpool_limits
 
 from tilestack import records, robust
 
-# What describes the state of a frame, and the least spread that tells states apart: changes below it are errors of
-# measurement, or matter to no stack. ASSUME: 2 % of light, seeing and noise, 0.3 pixels of noise of gradient, 1 degree.
+# What describes the state of a frame, and the least spread that tells states apart: what changes by less makes no
+# difference to a stack. 5 % of light, noise or seeing are 10 % of squared S/N. ASSUME: a gradient of one sigma and a
+# turn of 5 degrees are as much.
 FLOORS = {
-    "ln_transparency": 0.02,
-    "ln_sky": 0.02,
-    "ln_noise": 0.02,
-    "ln_fwhm": 0.02,
-    "roundness": 0.02,
-    "ln_weight": 0.04,
-    "weight_spread": 0.02,
-    "gradient": 0.3,
-    "rotation_deg": 1.0,
+    "ln_transparency": 0.05,
+    "ln_sky": 0.05,
+    "ln_noise": 0.05,
+    "ln_fwhm": 0.05,
+    "roundness": 0.05,
+    "ln_weight": 0.1,
+    "weight_spread": 0.05,
+    "gradient": 1.0,
+    "rotation_deg": 5.0,
 }
-# Words for a cluster that lies this many spreads off the median frame.
+# Words for a cluster that lies this many spreads off the median frame, in the mean.
 WORDS = {
     "ln_transparency": ("hazy", "clear"),
     "ln_sky": ("dark sky", "bright sky"),
@@ -31,7 +32,7 @@ WORDS = {
     "gradient": ("flat sky", "strong gradient"),
     "rotation_deg": ("turned back", "turned on"),
 }
-STANDS_OUT = 1.5
+STANDS_OUT = 1.0
 # Standard scores beyond this say no more: one frame behind a cloud would else be the whole of the variance.
 MOST_SPREADS = 5.0
 SEED, STARTS, N_BOOTSTRAPS = 1, 10, 20
@@ -93,6 +94,18 @@ def standardised(vectors):
     return np.column_stack(scores)
 
 
+def decorrelated(scores):
+    """Scores of which those that say the same count as one: each over the root of its summed squared correlations.
+
+    Haze shows in transparency, sky, noise and weight: else it would count four times, poor seeing once.
+    """
+    known = scores.std(0) > 0
+    correlation = np.eye(scores.shape[1])
+    if known.sum() > 1:
+        correlation[np.ix_(known, known)] = np.corrcoef(scores[:, known].T)
+    return scores / np.sqrt((correlation**2).sum(1))
+
+
 def grouped(vectors, count_range, rule):
     """Clusters of frames.
 
@@ -119,7 +132,7 @@ def grouped(vectors, count_range, rule):
     K-means (scikit-learn) with a fixed seed on one thread: its sums would else depend on the number of threads. Where a
     cluster stays empty, as frames are too much alike, clusters are quantiles of the weight.
     """
-    scores, weight = standardised(vectors), vectors["ln_weight"]
+    scores, weight = decorrelated(standardised(vectors)), vectors["ln_weight"]
     n = len(scores)
     few, many = count_range
     many = min(many, n // FEWEST_PER_CLUSTER)

@@ -38,8 +38,8 @@ ELONGATION = 0.05
 ADVICE = {
     "fwhm_of_frames": "Stars are broader than the frames explain: look in registration.json for frames of large "
     "residual_px or of the method predicted, and leave out by scan.exclude those that are wrong.",
-    "fwhm_of_plain_mean": "Stars are broader than in the plain mean of the same frames: rejection may take their cores. "
-    "Raise tile_reconstruction.range_tolerance.",
+    "fwhm_of_plain_mean": "Stars are broader than in the plain mean of the same frames: rejection may take their "
+    "cores. Raise tile_reconstruction.range_tolerance.",
     "background_rms": "The sky is noisier than the frames explain: look for a pattern in the difference of even.fits "
     "and odd.fits in outputs/planes, and compare with stacking.source: reconstruction.",
     "weight_stability": "Weights scatter more than seeing and noise ask for, and throw light away: use quality_model: "
