@@ -81,8 +81,8 @@ class Case:
     @cached_property
     def base(self):
         if self.colour is None:
-            return planes(self.run.folder / "work/reconstruction.fits")
-        return planes(self.run.folder / "work/drizzled.fits", self.colour)
+            return planes(self.run.folder / "work" / self.run.files[0])
+        return planes(self.run.folder / "work" / self.run.files[1], self.colour)
 
     @cached_property
     def seen(self):
