@@ -75,9 +75,10 @@ def of_sky(paths, read):
     noise, pattern = [], []
     for plane in stacked.planes(paths, read["debayer"]):
         usable = validation.blank(plane["plain_mean"], plane["frames"])
-        value, error = validation.excess_noise(plane["image"], plane["even"], plane["odd"], plane["variance"], usable)
-        noise.append(validation.check("background_rms", value, 1 + validation.LOSS, error))
         pitch = int(round(read["grid"]["stride_px"] * plane["scale"]))
+        parts = (plane[key] for key in ("image", "even", "odd", "variance"))
+        value, error = validation.excess_noise(*parts, usable, pitch)
+        noise.append(validation.check("background_rms", value, 1 + validation.LOSS, error))
         found = validation.tile_lattice(plane["image"], plane["plain_mean"], plane["variance"], usable, pitch)
         pattern.append(validation.check("tile_lattice", *found))
     return [max(group, key=lambda entry: (entry["value"] or 0) / entry["threshold"]) for group in (noise, pattern)]

@@ -26,6 +26,8 @@ MOST_STARS, DETECTION_SIGMA = 400, 5.0
 BLANK_SIGMA, BLANK_REACH, MESH = 4.0, 6, 64
 # Noise is what varies within so many pixels, far less than a tile; the share of white noise that is.
 BOX, BLOCK = 9, 128
+# The mean of so many tiles takes away less than a fifth of what the image has beyond its halves.
+FEWEST_TILES = 6
 WHITE = 1 - 1 / BOX**2
 # Frames whose pixels are left out for more than this are flagged (docs/method.md); so is a run.
 REJECTED = 0.02
@@ -125,12 +127,24 @@ def high_passed(image, usable):
     return np.where(whole, image - smooth, np.nan)
 
 
-def excess_noise(image, even, odd, variance, usable):
+def folded(image, usable, pitch):
+    """What repeats at the pitch, as the mean over tiles: (h, w); 0 where fewer than FEWEST_TILES have the place."""
+    y, x = (np.arange(n) % pitch for n in image.shape)
+    place = (y[:, None] * pitch + x).ravel()
+    n, total = (
+        np.bincount(place, np.where(usable, values, 0.0).ravel(), pitch**2) for values in (usable, np.nan_to_num(image))
+    )
+    return np.where(n >= FEWEST_TILES, total / np.maximum(n, 1), 0.0)[place].reshape(image.shape)
+
+
+def excess_noise(image, even, odd, variance, usable, pitch):
     """Standard deviation of the sky over that of its variance plane, and its error.
 
     Halves E and O tell the noise without the sky: a (1 - a) (E - O)^2, a being the share of the even half, by
-    regression of the image on both around each pixel. What the image has beyond a E + (1 - a) O counts too.
+    regression of the image on both around each pixel. What the image has beyond a E + (1 - a) O counts too, but for
+    what repeats with the tiles, which ``tile_lattice`` judges.
     """
+    image = image - folded(image - (even + odd) / 2, usable & np.isfinite(even + odd), pitch)
     image, even, odd = (high_passed(values, usable) for values in (image, even, odd))
     known = np.isfinite(image) & np.isfinite(even) & np.isfinite(odd) & (variance > 0)
     image, even, odd = (np.where(known, values, 0.0) for values in (image, even, odd))
@@ -150,7 +164,7 @@ def excess_noise(image, even, odd, variance, usable):
     means = sums[full] / counts[full]
     error = means.std() / np.sqrt(len(means)) if len(means) > 1 else np.sqrt(2 / counts.sum())
     value = np.sqrt(max(np.average(means, weights=counts[full]), 0.0))
-    return float(value), float(error / (2 * max(value, 1e-6)))
+    return float(value), float(error / (2 * max(value, 0.1)))
 
 
 def _blocks(values):
