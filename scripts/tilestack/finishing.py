@@ -1,12 +1,13 @@
 """STACKING: what is done to the planes of the stack by choice: hot and cold pixels replaced, rims cut off."""
 
 import numpy as np
+from scipy import ndimage
 
 from tilestack import bayer, job, masks
 from tilestack.kernels import detection, prewarp
 
-# Hot and cold pixels stand out of their neighbours by so many standard deviations. ASSUME.
-KAPPA = 6.0
+# Hot and cold pixels stand out of their neighbours by so many standard deviations, which are means over so many pixels.
+KAPPA, SMOOTH = 6.0, 15
 # What a replaced pixel is taken from the neighbours of, in the stack and in its halves.
 REPLACED = ("SCI", "EVEN", "ODD")
 # Borders of the box are multiples of this: even, and the search is quick.
@@ -23,8 +24,13 @@ def replace_defects(planes, cell):
     cell : (2, 2) int64 array
         Channel of each phase of the mosaic; all 0 for a single colour.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        heights = (planes["SCI"] / np.sqrt(planes["VAR"])).astype(np.float32)
+    heights = planes["SCI"].astype(np.float32)
+    for y, x in np.ndindex(2, 2):
+        heights[y::2, x::2] -= np.nanmedian(heights[y::2, x::2])
+    # Smooth: a step of the noise between neighbours must not make a step of what is left of the sky.
+    deviation = np.sqrt(planes["VAR"])
+    deviation = np.where(np.isfinite(deviation), deviation, np.nanmedian(deviation))
+    heights /= ndimage.uniform_filter(deviation, SMOOTH)
     found = detection.defects(heights, cell, np.ones(int(cell.max()) + 1), KAPPA)
     # A pixel whose neighbours are missing stands alone by that only.
     found = found[np.isfinite(heights[tuple(found.T)])]
