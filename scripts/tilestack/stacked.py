@@ -13,13 +13,6 @@ def _channel(hdu, channel):
     return files.native(hdu.data if hdu.data.ndim == 2 else hdu.data[channel])
 
 
-def _superpixels(image, power=1):
-    """Means of 2 x 2 pixels; the variance of one from variances with `power` 2."""
-    h, w = (n // 2 * 2 for n in image.shape)
-    parts = [image[y:h:2, x:w:2] for y in (0, 1) for x in (0, 1)]
-    return sum(parts) / 4**power
-
-
 def _read(path, name, channel):
     with fits.open(path, memmap=True, do_not_scale_image_data=True) as hdus:
         return _channel(hdus[name], channel)
@@ -48,16 +41,18 @@ def final(paths, debayer):
 def planes(paths, debayer):
     """Planes of one colour, one after the other: ``image``, ``variance``, ``frames``, OTHERS, ``scale``.
 
-    A mosaic is read as super-pixels, so its scale is a half.
+    A mosaic is read as its four sub-planes, so its scale is a half: their pixels have the noise that its VAR says,
+    which means of neighbours, correlated as they are, have not.
     """
     header = fits.getheader(paths["stacked"])
     mosaic = "BAYERPAT" in header
     made = {"image": _read(paths["stacked"], 0, 0), "variance": _read(paths["stacked"], "VAR", 0)}
     made["frames"] = _read(paths["stacked"], "NIM", 0)
     made |= {name: _read(paths[name], 0, 0) for name in OTHERS}
-    if mosaic:
-        made = {name: _superpixels(plane, 2 if name == "variance" else 1) for name, plane in made.items()}
-    yield {**made, "scale": 0.5 if mosaic else 1.0}
+    for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)) if mosaic else ():
+        yield {**{name: plane[y::2, x::2] for name, plane in made.items()}, "scale": 0.5}
+    if not mosaic:
+        yield {**made, "scale": 1.0}
     if not coloured(debayer):
         return
     rgb = fits.getheader(paths["rgb"])
