@@ -50,7 +50,7 @@ def of_stars(final, frames, debayer):
     found, plain = (validation.star_table(final[key], final["saturation"]) for key in ("image", "plain_mean"))
     width, error = validation.centre(found["fwhm"] / final["scale"])
     ratio, ratio_error = validation.paired(found, plain)
-    long, long_error = validation.centre(found["elongation"])
+    long, long_error = validation.centre(validation.star_table(final["proxy"], final["saturation"])["elongation"])
     known = np.isfinite(frames["fwhm"])
     typical = np.median(frames["fwhm"][known])
     of_weights, of_mean = (
@@ -78,7 +78,7 @@ def of_sky(paths, read):
         pitch = int(round(read["grid"]["stride_px"] * plane["scale"]))
         parts = (plane[key] for key in ("image", "even", "odd", "variance"))
         value, error = validation.excess_noise(*parts, usable, pitch)
-        noise.append(validation.check("background_rms", value, 1 + validation.LOSS, error))
+        noise.append(validation.check("background_rms", value, 1 + plane["loss"], error))
         found = validation.tile_lattice(plane["image"], plane["plain_mean"], plane["variance"], usable, pitch)
         pattern.append(validation.check("tile_lattice", *found))
     return [max(group, key=lambda entry: (entry["value"] or 0) / entry["threshold"]) for group in (noise, pattern)]

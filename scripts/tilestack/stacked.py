@@ -3,7 +3,7 @@
 from astropy.io import fits
 
 from tilestack import files
-from tilestack.validation import DEMOSAIC
+from tilestack.validation import DEMOSAIC, LOSS, MIXED
 
 OTHERS = ("even", "odd", "plain_mean")
 
@@ -18,14 +18,26 @@ def _read(path, name, channel):
         return _channel(hdus[name], channel)
 
 
+def binned(image, n):
+    """Means of n x n pixels."""
+    h, w = (size // n * n for size in image.shape)
+    return image[:h, :w].reshape(h // n, n, w // n, n).mean((1, 3))
+
+
 def coloured(debayer):
     """Whether the colour product is an image of its own."""
     return debayer["method"] != "none"
 
 
 def final(paths, debayer):
-    """The image that stars are measured on: ``image``, ``plain_mean``, ``scale`` (pixels to one of the lattice) and
-    ``saturation``; of colours the green."""
+    """The image that stars are measured on; of colours the green.
+
+    Returns
+    -------
+    dict
+        ``image`` and ``plain_mean``; ``proxy``, with pixels as large as those on which the shapes of stars in frames
+        were measured: super-pixels of a mosaic; ``scale``, pixels to one of the lattice; ``saturation``.
+    """
     own = coloured(debayer)
     end = "_rgb" if own else ""
     path = paths["rgb" if own else "stacked"]
@@ -33,13 +45,16 @@ def final(paths, debayer):
         header = hdus[0].header
         channel = 1 if header["NAXIS"] == 3 else 0
         rows, saturation = header["NAXIS2"], header.get("SATURATE")
-    scale = rows / fits.getheader(paths["stacked"])["NAXIS2"]
+    stack = fits.getheader(paths["stacked"])
+    scale = rows / stack["NAXIS2"]
     images = {"image": _read(path, 0, channel), "plain_mean": _read(paths[f"plain_mean{end}"], 0, channel)}
-    return {**images, "scale": scale, "saturation": saturation}
+    n = max(int(round(scale * (2 if "BAYERPAT" in stack else 1))), 1)
+    return {**images, "proxy": binned(images["image"], n), "scale": scale, "saturation": saturation}
 
 
 def planes(paths, debayer):
-    """Planes of one colour, one after the other: ``image``, ``variance``, ``frames``, OTHERS, ``scale``.
+    """Planes of one colour, one after the other: ``image``, ``variance``, ``frames``, OTHERS, ``scale`` and
+    ``loss``, by how much its noise may exceed its variance plane.
 
     A mosaic is read as its four sub-planes, so its scale is a half: their pixels have the noise that its VAR says,
     which means of neighbours, correlated as they are, have not.
@@ -50,9 +65,9 @@ def planes(paths, debayer):
     made["frames"] = _read(paths["stacked"], "NIM", 0)
     made |= {name: _read(paths[name], 0, 0) for name in OTHERS}
     for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)) if mosaic else ():
-        yield {**{name: plane[y::2, x::2] for name, plane in made.items()}, "scale": 0.5}
+        yield {**{name: plane[y::2, x::2] for name, plane in made.items()}, "scale": 0.5, "loss": MIXED}
     if not mosaic:
-        yield {**made, "scale": 1.0}
+        yield {**made, "scale": 1.0, "loss": LOSS}
     if not coloured(debayer):
         return
     rgb = fits.getheader(paths["rgb"])
@@ -62,7 +77,8 @@ def planes(paths, debayer):
         made |= {name: _read(paths[f"{name}_rgb"], 0, channel) for name in OTHERS}
         if frames.shape != made["image"].shape:  # counts of the mosaic beside super-pixels
             frames = frames[::2, ::2][: made["image"].shape[0], : made["image"].shape[1]]
-        yield {**made, "frames": frames, "scale": rgb["NAXIS2"] / header["NAXIS2"]}
+        loss = LOSS if debayer["method"] == "drizzle" else MIXED
+        yield {**made, "frames": frames, "scale": rgb["NAXIS2"] / header["NAXIS2"], "loss": loss}
 
 
 def resampling(debayer):
