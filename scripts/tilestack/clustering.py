@@ -32,9 +32,10 @@ WORDS = {
     "gradient": ("flat sky", "strong gradient"),
     "rotation_deg": ("turned back", "turned on"),
 }
-STANDS_OUT = 1.0
-# Standard scores beyond this say no more: one frame behind a cloud would else be the whole of the variance.
-MOST_SPREADS = 5.0
+STANDS_OUT = 1.5
+# Standard scores beyond this say no more: one frame behind a cloud would else be the whole of the variance, and states
+# that differ much in one thing would hide those that differ enough in another.
+MOST_SPREADS = 3.0
 SEED, STARTS, N_BOOTSTRAPS = 1, 10, 20
 # A cluster has at least so many frames in the mean, or its synthetic frame is hardly one. ASSUME.
 FEWEST_PER_CLUSTER = 5
@@ -86,10 +87,15 @@ def states(whole, local, rotation_deg):
 
 
 def standardised(vectors):
-    """Scores by median and 1.4826 MAD, which has a floor, within +-MOST_SPREADS: (n, d) float64."""
+    """Robust standard scores within +-MOST_SPREADS: (n, d) float64; frames in the order of time.
+
+    The unit is the geometric mean of two spreads, by 1.4826 MAD, with a floor: that of all frames, which grows with the
+    distance of the states, and that from frame to frame, in which a slow drift has no part.
+    """
     scores = []
     for name, values in vectors.items():
-        spread = max(robust.spread(values), FLOORS[name])
+        steps = robust.spread(np.diff(values)) / np.sqrt(2) if len(values) > 1 else 0.0
+        spread = max(np.sqrt(robust.spread(values) * steps), FLOORS[name])
         scores.append(np.clip((values - np.median(values)) / spread, -MOST_SPREADS, MOST_SPREADS))
     return np.column_stack(scores)
 
