@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tilestack import job, records, selection
 
+# Clusters of a batch in full mode: frames of one state follow each other. ASSUME.
+CLUSTERS = 3
 # Of what is decided about a session.
 KEPT = ("shape", "colour_mode", "bayer_pattern", "saturation_adu")
 
@@ -21,7 +23,8 @@ def scan_input(facts_paths, out, *, plan, scan, assumptions, run_folder):
         {s: entry["filter"] for s, entry in plan.items()},
     )
     mode = selection.check(decided, assumptions)
-    disk = check_disk(decided, facts, run_folder)
+    colours = next(iter(decided.values()))["colour_mode"] == "osc"
+    disk = check_disk(decided, facts, run_folder, colours, CLUSTERS if mode == "full" else 1)
     files = [
         {**{key: value for key, value in fact.items() if key != "error"}, **file, "session": s}
         for s, all_facts in sessions
@@ -49,7 +52,7 @@ def scan_input(facts_paths, out, *, plan, scan, assumptions, run_folder):
     )
 
 
-def check_disk(decided, facts, run_folder):
+def check_disk(decided, facts, run_folder, colours=False, clusters=1):
     """Compare what the run will write with the space there is, less what it has begun to write before."""
     batches, drafts = [], [Path(run_folder, "work/reconstruction.fits")]
     for s, result in decided.items():
@@ -61,7 +64,7 @@ def check_disk(decided, facts, run_folder):
             batches.append((0 if summed else n_used, *(result["shape"] or (0, 0))))
             if not summed:
                 drafts.append(Path(run_folder, "work/prewarp", s, f"{number:04d}.fits"))
-    need = selection.disk_need_bytes(batches)
+    need = selection.disk_need_bytes(batches, colours, clusters)
     written = sum(path.stat().st_size for path in drafts if path.exists())
     free = shutil.disk_usage(run_folder).free
     if need - written > free:

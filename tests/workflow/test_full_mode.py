@@ -12,8 +12,8 @@ from astropy.io import fits
 from support import ROOT, SMALL, Workdir, events, pixels, record, same_bits, simulate, stamps
 from tilestack import files
 
-NIGHT = ["--mono", "--n-frames", "24", "--state-frames", "8", "--fwhm-px", "3", "--cloud-share", "0", "--no-rotation"]
-FULL = "assumptions={frames_reduced_threshold: 24}"
+NIGHT = ["--mono", "--n-frames", "18", "--state-frames", "6", "--fwhm-px", "3", "--cloud-share", "0", "--no-rotation"]
+FULL = "assumptions={frames_reduced_threshold: 18}"
 # What all nights are added up to, and so is made again with a new one.
 ADDED_UP = ("reconstruction.fits", "drizzled.fits")
 ADDED_UP += ("synthetic_stack.fits", "synthetic_stack_drizzled.fits", "synthetic_stack.json")
@@ -57,7 +57,7 @@ def test_full_mode__groups_frames_and_says_so(full):
     assert ended["SCAN_INPUT"]["mode"] == "full" and ended["STATE_CLUSTERING"]["status"] == "ok"
     clusters = record(full.run, "state_clustering")
     assert ended["SYNTHETIC_FRAMES"]["synthetic_frames"] == clusters["sessions"][0]["n_clusters"] >= 2
-    assert sum(c["size"] for c in clusters["sessions"][0]["clusters"]) == len(clusters["frames"]) == 24
+    assert sum(c["size"] for c in clusters["sessions"][0]["clusters"]) == len(clusters["frames"]) == 18
     assert record(full.run, "stacking")["source"] == "synthetic"
     assert record(full.run, "run_status")["status"] == "ok" and full.settled("--config", "run_id=t")
 
@@ -78,7 +78,7 @@ def test_full_mode__new_night_runs_no_pixel_pass_of_the_old_one_and_gives_the_bi
     assert {path: new[path] for path in old} == old
     found = record(copied.run, "state_clustering")
     assert [s["session"] for s in found["sessions"]] == ["01_night1", "02_night2"]
-    assert all(s["n_clusters"] >= 2 for s in found["sessions"]) and len(found["frames"]) == 48
+    assert all(s["n_clusters"] >= 2 for s in found["sessions"]) and len(found["frames"]) == 36
     copied.snakemake("--config", "run_id=once", "input=[night1,night2]", FULL, cores=1)
     assert same_bits(pixels(copied.run), pixels(copied.root / "runs/once"))
     one, other = (planes(copied.root / f"runs/{r}/work/synthetic/02_night2.fits") for r in ("t", "once"))
@@ -87,7 +87,7 @@ def test_full_mode__new_night_runs_no_pixel_pass_of_the_old_one_and_gives_the_bi
 
 def test_full_mode__a_session_from_before_the_threshold_stays_one_frame(copied):
     """A night that takes the run over the threshold changes nothing of the one before."""
-    keys = ["run_id=u", "input=[night1]", "assumptions={frames_reduced_threshold: 30}"]
+    keys = ["run_id=u", "input=[night1]", "assumptions={frames_reduced_threshold: 24}"]
     copied.snakemake("--config", *keys)
     run = copied.root / "runs/u"
     assert record(run, "state_clustering")["reason"] == "reduced_mode"
@@ -115,7 +115,7 @@ def test_stacking__by_other_ways_redoes_the_last_phases_only(copied):
     assert [header["LATTY0"], header["LATTX0"]] == old[:2]
     for product in ("stacked", "stacked_rgb", "planes/even", "planes/odd_rgb", "planes/inverse_variance"):
         assert list(pixels(copied.run, f"{product}.fits")["PRIMARY"].shape) == old[2:]
-    assert (made["NIM"] + made["REJ"] >= 0.9 * 24).all() and made["PRIMARY"].size < before["PRIMARY"].size
+    assert (made["NIM"] + made["REJ"] >= 0.9 * 18).all() and made["PRIMARY"].size < before["PRIMARY"].size
     y0, x0 = (old[k] - record(copied.run, "common_overlap")["canvas"][k] for k in (0, 1))
     was = before["PRIMARY"][y0 : y0 + old[2], x0 : x0 + old[3]]
     difference = (made["PRIMARY"] - was) / np.sqrt(made["VAR"])
