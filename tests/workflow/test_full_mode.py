@@ -9,7 +9,7 @@ import pytest
 import yaml
 from astropy.io import fits
 
-from support import ROOT, SMALL, Workdir, events, pixels, record, same_bits, simulate, stamps
+from support import ROOT, Workdir, events, pixels, record, same_bits, simulate, stamps
 from tilestack import files
 
 NIGHT = ["--mono", "--n-frames", "18", "--state-frames", "6", "--fwhm-px", "3", "--cloud-share", "0", "--no-rotation"]
@@ -31,13 +31,12 @@ def full(tmp_path_factory):
 
 
 @pytest.fixture
-def copied(full, tmp_path):
-    work = Workdir(tmp_path / "copy")
-    shutil.copytree(full.root, work.root)
-    work.run = work.root / "runs/t"
-    for path in (work.run / "config.yaml", work.run / "plan.json"):
-        path.write_text(path.read_text().replace(str(full.root), str(work.root)))
-    return work
+def lent(full, tmp_path):
+    """The run to change: put back afterwards, for at another path all its lights were others."""
+    shutil.copytree(full.root, tmp_path / "kept")
+    yield full
+    shutil.rmtree(full.root)
+    shutil.copytree(tmp_path / "kept", full.root)
 
 
 def planes(path):
@@ -71,29 +70,29 @@ def test_full_mode__stack_is_the_direct_one(full):
     np.testing.assert_array_equal(pixels(full.run)["PRIMARY"], ours["SCI"][0])
 
 
-def test_full_mode__new_night_runs_no_pixel_pass_of_the_old_one_and_gives_the_bits_of_all_at_once(copied, tmp_path):
-    old = {path: stamp for path, stamp in stamps(copied.run / "work").items() if path.name not in ADDED_UP}
-    copied.snakemake("--config", "run_id=t", "input=[night1,night2]")
-    new = stamps(copied.run / "work")
+def test_full_mode__new_night_runs_no_pixel_pass_of_the_old_one_and_gives_the_bits_of_all_at_once(lent):
+    old = {path: stamp for path, stamp in stamps(lent.run / "work").items() if path.name not in ADDED_UP}
+    lent.snakemake("--config", "run_id=t", "input=[night1,night2]")
+    new = stamps(lent.run / "work")
     assert {path: new[path] for path in old} == old
-    found = record(copied.run, "state_clustering")
+    found = record(lent.run, "state_clustering")
     assert [s["session"] for s in found["sessions"]] == ["01_night1", "02_night2"]
     assert all(s["n_clusters"] >= 2 for s in found["sessions"]) and len(found["frames"]) == 36
-    copied.snakemake("--config", "run_id=once", "input=[night1,night2]", FULL, cores=1)
-    assert same_bits(pixels(copied.run), pixels(copied.root / "runs/once"))
-    one, other = (planes(copied.root / f"runs/{r}/work/synthetic/02_night2.fits") for r in ("t", "once"))
+    lent.snakemake("--config", "run_id=once", "input=[night1,night2]", FULL, cores=1)
+    assert same_bits(pixels(lent.run), pixels(lent.root / "runs/once"))
+    one, other = (planes(lent.root / f"runs/{r}/work/synthetic/02_night2.fits") for r in ("t", "once"))
     assert same_bits(one, other)
 
 
-def test_full_mode__a_session_from_before_the_threshold_stays_one_frame(copied):
+def test_full_mode__a_session_from_before_the_threshold_stays_one_frame(lent):
     """A night that takes the run over the threshold changes nothing of the one before."""
     keys = ["run_id=u", "input=[night1]", "assumptions={frames_reduced_threshold: 24}"]
-    copied.snakemake("--config", *keys)
-    run = copied.root / "runs/u"
+    lent.snakemake("--config", *keys)
+    run = lent.root / "runs/u"
     assert record(run, "state_clustering")["reason"] == "reduced_mode"
     assert record(run, "stacking")["source"] == "reconstruction"
     old = {path: stamp for path, stamp in stamps(run / "work").items() if path.name not in ADDED_UP}
-    copied.snakemake("--config", "run_id=u", "input=[night1,night2]")
+    lent.snakemake("--config", "run_id=u", "input=[night1,night2]")
     assert {path: stamps(run / "work")[path] for path in old} == old
     assert record(run, "scan_input")["mode"] == "full" and record(run, "stacking")["source"] == "synthetic"
     sessions = record(run, "state_clustering")["sessions"]
@@ -103,62 +102,47 @@ def test_full_mode__a_session_from_before_the_threshold_stays_one_frame(copied):
         np.testing.assert_allclose(ours[name], direct[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
-def test_stacking__by_other_ways_redoes_the_last_phases_only(copied):
-    before, work = pixels(copied.run), stamps(copied.run / "work")
+def test_stacking__by_other_ways_redoes_the_last_phases_only(lent):
+    before, work = pixels(lent.run), stamps(lent.run / "work")
     keys = "stacking={method: rej, cluster_quality_kappa: 1, crop_coverage: 0.9, cosmetic: true}"
-    copied.snakemake("--config", "run_id=t", keys)
-    changed = {path.name for path, stamp in stamps(copied.run / "work").items() if work.get(path) != stamp}
+    lent.snakemake("--config", "run_id=t", keys)
+    changed = {path.name for path, stamp in stamps(lent.run / "work").items() if work.get(path) != stamp}
     assert changed == {name for name in ADDED_UP if "synthetic" in name}
-    made, found = pixels(copied.run), record(copied.run, "stacking")
-    header, old = fits.getheader(copied.run / "outputs/stacked.fits"), found["crop"]
+    made, found = pixels(lent.run), record(lent.run, "stacking")
+    header, old = fits.getheader(lent.run / "outputs/stacked.fits"), found["crop"]
     assert found["method"] == "rej" and found["replaced_px"] is not None
     assert [header["LATTY0"], header["LATTX0"]] == old[:2]
     for product in ("stacked", "stacked_rgb", "planes/even", "planes/odd_rgb", "planes/inverse_variance"):
-        assert list(pixels(copied.run, f"{product}.fits")["PRIMARY"].shape) == old[2:]
+        assert list(pixels(lent.run, f"{product}.fits")["PRIMARY"].shape) == old[2:]
     assert (made["NIM"] + made["REJ"] >= 0.9 * 18).all() and made["PRIMARY"].size < before["PRIMARY"].size
-    y0, x0 = (old[k] - record(copied.run, "common_overlap")["canvas"][k] for k in (0, 1))
+    y0, x0 = (old[k] - record(lent.run, "common_overlap")["canvas"][k] for k in (0, 1))
     was = before["PRIMARY"][y0 : y0 + old[2], x0 : x0 + old[3]]
     difference = (made["PRIMARY"] - was) / np.sqrt(made["VAR"])
     assert 0 < np.nanmedian(np.abs(difference)) < 0.5
 
 
-def test_validation__a_fault_ends_as_validation_failed_and_with_strict_as_an_error(copied):
-    path = copied.run / "outputs/stacked.fits"
+def test_validation__a_fault_ends_as_validation_failed_and_with_strict_as_an_error(lent):
+    path = lent.run / "outputs/stacked.fits"
     rng = np.random.default_rng(3)
     with fits.open(path, mode="update") as hdus:
         noise = np.sqrt(np.nan_to_num(hdus["VAR"].data)) * rng.normal(size=hdus[0].data.shape)
         hdus[0].data += noise.astype(np.float32)
-    copied.snakemake("--config", "run_id=t")
-    checks = record(copied.run, "validation")["checks"]
+    lent.snakemake("--config", "run_id=t")
+    checks = record(lent.run, "validation")["checks"]
     assert [c["name"] for c in checks if not c["ok"]] == ["background_rms"] and all(
         c["advice"] for c in checks if not c["ok"]
     )
-    assert end_of(copied.run)["status"] == "validation_failed"
-    status = record(copied.run, "run_status")
+    assert end_of(lent.run)["status"] == "validation_failed"
+    status = record(lent.run, "run_status")
     assert status["status"] == "validation_failed" and status["reason"] == "background_rms"
-    stacking = [e for e in events(copied.run) if e["type"] == "phase_end" and e["phase_name"] == "STACKING"]
+    stacking = [e for e in events(lent.run) if e["type"] == "phase_end" and e["phase_name"] == "STACKING"]
     assert stacking[-1]["status"] == "validation_failed"
-    said = copied.snakemake("--config", "run_id=t", "validation={strict: true}", fails=True)
-    assert "validation_failed" in said and end_of(copied.run)["status"] == "validation_failed"
-    for product in record(copied.run, "run_status")["products"]:
-        assert (copied.run / product["path"]).stat().st_size == product["bytes"]
-    copied.snakemake("--config", "run_id=t", "validation={strict: false}")
-    assert copied.settled("--config", "run_id=t")
-
-
-def test_cosmetic_and_crop__of_colours_keep_the_mosaic_in_phase(finished, tmp_path):
-    work = Workdir(tmp_path / "copy")
-    shutil.copytree(finished.root, work.root)
-    run = work.root / "runs/demo"
-    before, header = pixels(run, "stacked_rgb.fits"), fits.getheader(run / "outputs/stacked.fits")
-    work.snakemake("--config", "stacking={crop_coverage: 0.8}")
-    made, cut = pixels(run, "stacked_rgb.fits"), fits.getheader(run / "outputs/stacked.fits")
-    assert cut["BAYERPAT"] == header["BAYERPAT"]
-    y, x = cut["LATTY0"] - header["LATTY0"], cut["LATTX0"] - header["LATTX0"]
-    assert y % 2 == x % 2 == 0 and (y, x) != (0, 0)
-    for name, plane in made.items():
-        h, w = plane.shape[1:]
-        np.testing.assert_array_equal(plane, before[name][:, y : y + h, x : x + w])
+    said = lent.snakemake("--config", "run_id=t", "validation={strict: true}", fails=True)
+    assert "validation_failed" in said and end_of(lent.run)["status"] == "validation_failed"
+    for product in record(lent.run, "run_status")["products"]:
+        assert (lent.run / product["path"]).stat().st_size == product["bytes"]
+    lent.snakemake("--config", "run_id=t", "validation={strict: false}")
+    assert lent.settled("--config", "run_id=t")
 
 
 def lights(folder, n):
@@ -192,12 +176,3 @@ def test_gates__by_the_events_of_a_run(workdir, n, keys, mode):
         assert "assumptions.frames_min" in story[-1]["message"] and "7 usable" in story[-1]["message"]
     else:
         assert (scan["status"], scan["mode"]) == ("ok", mode) and story[-1]["status"] == "ok"
-
-
-def test_small_run__is_validated_and_says_why_there_are_no_clusters(finished):
-    assert SMALL and record(finished.run, "validation")["status"] == "ok"
-    for name in ("state_clustering", "synthetic_frames"):
-        assert (record(finished.run, name)["status"], record(finished.run, name)["reason"]) == (
-            "skipped",
-            "reduced_mode",
-        )
