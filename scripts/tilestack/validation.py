@@ -208,14 +208,13 @@ def lattice_pattern(image, variance, usable, pitch):
 def tile_lattice(image, plain, variance, usable, pitch):
     """Standard deviation of the tile pattern in units of the noise of a pixel, and the limit with what noise makes.
 
-    The same in the plain mean, which knows no tiles, is the sky's. A pattern just shows that equals the noise of the
-    mean over a patch of a quarter of a tile.
+    Measured on the image less the plain mean, which knows no tiles: nebulae have power at all scales. A pattern just
+    shows that equals the noise of the mean over a patch of a quarter of a tile.
     """
-    mine, error = lattice_pattern(image, variance, usable, pitch)
-    its, _ = lattice_pattern(plain, variance, usable, pitch)
-    if not np.isfinite(mine):
+    found, error = lattice_pattern(image - plain, variance, usable, pitch)
+    if not np.isfinite(found):
         return np.nan, 4 / pitch
-    return np.sqrt(max(mine - max(its, 0.0), 0.0)), np.sqrt((4 / pitch) ** 2 + SIGMAS * np.sqrt(2) * error)
+    return np.sqrt(max(found, 0.0)), np.sqrt((4 / pitch) ** 2 + SIGMAS * error)
 
 
 def of_weights(frames, objective):

@@ -87,7 +87,7 @@ def test_tile_lattice__has_the_size_of_the_pattern():
         value, limit = validation.tile_lattice(lattice(amplitude, made), plain, made["variance"], where, PITCH)
         # sep takes the mean of a mesh cell away, which is a part of a pattern as coarse as this.
         assert value == pytest.approx(amplitude, abs=0.05 + 0.25 * amplitude)
-        assert 4 / PITCH < limit < 0.13 and (value > limit) == (amplitude > 0)
+        assert 4 / PITCH <= limit < 0.13 and (value > limit) == (amplitude > 0)
 
 
 def test_tile_lattice__leaves_alone_what_the_plain_mean_has_and_what_noise_makes():
