@@ -3,6 +3,7 @@
 import contextlib
 
 import numpy as np
+from astropy.io import fits
 
 from tilestack import bayer, colours, files, masks, splitsums, sums, synthetic
 from tilestack.kernels import coadd, drizzle
@@ -70,7 +71,7 @@ def combined(parts, factor, method, options, step):
     elif method == "average":
         factor = factor * n / np.where(weight > 0, weight, 1.0)
     factor = np.where(used, factor, 0.0)
-    powers = {"EXPOSURE": used, **dict.fromkeys(("W2V", "W2V_EVEN", "W2V_ODD"), factor**2)}
+    powers = {"EXPOSURE": used, "A": used, **dict.fromkeys(("W2V", "W2V_EVEN", "W2V_ODD"), factor**2)}
     totals = {name: (np.where(used, value, 0.0) * powers.get(name, factor)).sum(0) for name, value in values.items()}
     counted = np.where(used, n, 0).sum(0)
     mask = mask | np.where((used & bare).any(0), masks.SATURATED, 0) | np.where(counted == 0, masks.NO_DATA, 0)
@@ -227,11 +228,13 @@ def drizzled(out, sessions, reconstruction, canvas, factor, settings, pattern):
         own = stack.enter_context(files.opened(reconstruction))
         writer = stack.enter_context(files.Writer(out, {"LATTY0": canvas[0], "LATTX0": canvas[1]}))
         density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
+        headers = [fits.getheader(path) for session in sessions for path in session["sums"]]
+        drop = colours.drop_of([header for header in headers if header["NFRAMES"]])
         image = sums.Planes(writer, colours.PLANES, source.n_channels, canvas)
         rows = max(source.rows(canvas[3]) - 2 * (colours.HALO + HALO), colours.HALO)
         for band in bands(canvas, rows):
             values, counts, rejected, mask = source.add(band, colours.HALO, factor, settings["method"], settings, 1)
-            made = colours.planes_of(_in_order(values, drizzle.SUMS), counts[None], 0.0, rejected, mask, density)
+            made = colours.planes_of(_in_order(values, drizzle.SUMS), counts[None], 0.0, rejected, mask, density, drop)
             planes = {name: plane[:, colours.HALO : -colours.HALO] for name, plane in made.items()}
             here = slice(band[0] - canvas[0], band[0] - canvas[0] + band[2])
             image.put(band, {**planes, "MEAN": files.native(own["MEAN"].data[:, here])})

@@ -287,7 +287,7 @@ def disk_need_bytes(batches, colours=False, clusters=1, canvas_share=1.5):
         Box of a moved light over the light: 1 without rotation, 2.2 at 45 degrees for frames of 9:16. ASSUME 1.5.
     """
     # Of a pixel: sums of a batch, and of a cluster in it; the synthetic frame of a cluster.
-    of_batch, of_cluster, synthetic = (60, 32, 38) if not colours else (60 + 150, 32 + 102, 38 + 138)
+    of_batch, of_cluster, synthetic = (60, 32, 38) if not colours else (60 + 150, 32 + 114, 38 + 150)
     if clusters > 1:
         of_batch += clusters * of_cluster
     prewarped = sum(2 * n * rows * columns for n, rows, columns in batches)

@@ -10,7 +10,7 @@ from tilestack import files
 Kind = namedtuple("Kind", "sums counts ceiling")
 # Of each cluster: what its weighted mean, its halves, its variance and its coverage take.
 MOSAIC = Kind(("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "W2V", "EXPOSURE"), ("N_EVEN", "N_ODD"), ())
-DRIZZLED = Kind(("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "W2V_EVEN", "W2V_ODD", "EXPOSURE"), ("N",), ())
+DRIZZLED = Kind(("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "W2V_EVEN", "W2V_ODD", "EXPOSURE", "A"), ("N",), ())
 LEFT_OUT = {1: "REJECTED", 2: "SATURATED"}
 
 

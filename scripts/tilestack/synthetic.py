@@ -12,7 +12,8 @@ import numpy as np
 from tilestack import files, masks, sums
 from tilestack.prewarped import bands
 
-# Images of synthetic frames (clusters, channels, h, w); the variance of the halves of drizzled ones only.
+# Images of synthetic frames (clusters, channels, h, w); of drizzled ones also the variance of the halves, and the sum of
+# the overlaps of drops.
 IMAGES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "WHT_EVEN", "WHT_ODD")
 INTEGERS = {"NIM": "i2", "REJ": "i2", "MASK": "i2"}
 # Bytes of sums that a band may hold.
@@ -129,6 +130,7 @@ def images(frames):
     if "W2V_EVEN" in frames.values:
         made["VAR_EVEN"] = over(frames.values["W2V_EVEN"], w_even**2)
         made["VAR_ODD"] = over(frames.values["W2V_ODD"], w_odd**2)
+        made["AREA"] = frames.values["A"]
     return made
 
 
@@ -151,7 +153,7 @@ def write(path, paths, clusters, kind, put_back_share):
     """
     with contextlib.ExitStack() as stack:
         session = Session(stack, paths, clusters, kind, put_back_share)
-        box, names = session.box, list(IMAGES) + (["VAR_EVEN", "VAR_ODD"] if "W2V_EVEN" in kind.sums else [])
+        box, names = session.box, list(IMAGES) + (["VAR_EVEN", "VAR_ODD", "AREA"] if "W2V_EVEN" in kind.sums else [])
         cards = {"LATTY0": box[0], "LATTX0": box[1], "CLUSTERS": " ".join(clusters), "CHANNELS": session.n_channels}
         writer = stack.enter_context(files.Writer(path, {**cards, "BUNIT": "adu"}))
         if not session.n_channels:
@@ -218,6 +220,7 @@ class Written:
             "EXPOSURE": made["EXP"],
         }
         if "VAR_EVEN" in made:
+            values["A"] = made["AREA"]
             values |= {
                 f"W2V_{half}": made[f"WHT_{half}"] ** 2 * np.nan_to_num(made[f"VAR_{half}"]) for half in ("EVEN", "ODD")
             }

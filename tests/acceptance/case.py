@@ -99,7 +99,7 @@ class Case:
         if not kept.exists():
             restack(self.run, self.folder / folder, **changes)
             np.save(kept.with_suffix(".npy"), self.added.ceiling if "added" in changes else 0)
-            (self.folder / folder / "drizzled.fits").rename(kept)
+            (self.folder / folder / self.run.files[1]).rename(kept)
         if "added" in changes:
             self.added.ceiling[:] = np.load(kept.with_suffix(".npy"))
         return planes(kept, self.colour)

@@ -129,8 +129,8 @@ def test_combination__is_the_direct_mean_of_all_frames(tmp_path):
 
 def test_combination__of_drizzled_colours_is_the_direct_mean_too(tmp_path):
     sessions = night(tmp_path, drizzled=True, channels=3)
-    paths = [session["sums"] for session in sessions]
-    colours.add_up(paths_with_headers(paths), tmp_path / "direct.fits", CANVAS, "GRBG", SETTINGS["put_back_share"])
+    paths = paths_with_headers([session["sums"] for session in sessions])
+    colours.add_up(paths, tmp_path / "direct.fits", CANVAS, "GRBG", SETTINGS["put_back_share"])
     combination.drizzled(
         tmp_path / "made.fits", sessions, tmp_path / "direct.fits", CANVAS, np.ones(4), SETTINGS, "GRBG"
     )
