@@ -12,8 +12,8 @@ import numpy as np
 from tilestack import files, masks, sums
 from tilestack.prewarped import bands
 
-# Images of synthetic frames (clusters, channels, h, w); of drizzled ones also the variance of the halves, and the sum of
-# the overlaps of drops.
+# Images of synthetic frames (clusters, channels, h, w); of drizzled ones also the variance of the halves, and the sum
+# of the overlaps of drops.
 IMAGES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "WHT_EVEN", "WHT_ODD")
 INTEGERS = {"NIM": "i2", "REJ": "i2", "MASK": "i2"}
 # Bytes of sums that a band may hold.
