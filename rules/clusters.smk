@@ -2,25 +2,6 @@
 # one. So whether it has clusters goes by the frames up to it; a session from before the threshold stays one frame.
 
 
-def clustering(wildcards):
-    """How the frames of the job's session are grouped; or the reason why they are not.
-
-    Only lists that are long enough get the keys: else each changed key would make the sums of short runs again.
-    """
-    options, fewest = config["state_clustering"], config["assumptions"]["frames_reduced_threshold"]
-    n_lights = sum(len(batch) for s in sessions_so_far(wildcards.session) for batch in SESSIONS[s]["batches"])
-    if options["enabled"] == "never":
-        return "switched_off"
-    if options["enabled"] == "auto" and n_lights < fewest:
-        return "reduced_mode"
-    return {
-        "count_range": options["cluster_count_range"],
-        "count": options["cluster_count"],
-        "weighting": config["synthetic"]["weighting"],
-        "fewest": fewest if options["enabled"] == "auto" else 0,
-    }
-
-
 rule session_clusters:
     """Group the frames of a session by state."""
     input:

@@ -28,9 +28,7 @@ def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic):
     exposure = np.array([read["weights"]["frames"][k]["exposure_s"] or np.nan for k in mine])
     split = splitsums.of_frames(names, read["clusters"])
     per_frame, n_streaks = reconstruction.write_sums(
-        out["sums"],
-        out["clusters"],
-        paths["image"],
+        *(out["sums"], out["clusters"], paths["image"]),
         read["record"],
         fields,
         tiles,
@@ -79,10 +77,9 @@ def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic):
 
 if __name__ == "__main__":
     with job.started(snakemake):
-        inputs, params = snakemake.input, snakemake.params
-        lists = ("layers", "colour_layers")
+        params, lists = snakemake.params, ("layers", "colour_layers")
         reconstruct_batch(
-            {key: list(value) if key in lists else value for key, value in inputs.items()},
+            {key: list(value) if key in lists else value for key, value in snakemake.input.items()},
             dict(snakemake.output.items()),
             folder=params.lights["folder"],
             batch=snakemake.wildcards.batch,
