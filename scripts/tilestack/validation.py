@@ -124,10 +124,10 @@ def blank(image, frames):
 
 
 def high_passed(image, usable):
-    """Image less its mean over BOX pixels; NaN where a pixel of the box is not usable."""
+    """Image less its mean over BOX pixels, float32; NaN where a pixel of the box is not usable."""
     whole = ndimage.minimum_filter(usable, BOX, mode="constant")
-    smooth = ndimage.uniform_filter(np.where(usable, image, 0.0).astype(np.float64), BOX)
-    return np.where(whole, image - smooth, np.nan)
+    flat = np.where(usable, image - np.median(image[usable][::97]), 0.0).astype(np.float32)
+    return np.where(whole, flat - ndimage.uniform_filter(flat, BOX), np.float32(np.nan))
 
 
 def folded(image, usable, pitch):
@@ -147,17 +147,20 @@ def excess_noise(image, even, odd, variance, usable, pitch):
     regression of the image on both around each pixel. What the image has beyond a E + (1 - a) O counts too, but for
     what repeats with the tiles, which ``tile_lattice`` judges.
     """
-    image = image - folded(image - (even + odd) / 2, usable & np.isfinite(even + odd), pitch)
+    usable = usable & np.isfinite(even + odd)
+    if not usable.any():
+        return np.nan, np.nan
+    image = image - folded(image - (even + odd) / 2, usable, pitch)
     image, even, odd = (high_passed(values, usable) for values in (image, even, odd))
     known = np.isfinite(image) & np.isfinite(even) & np.isfinite(odd) & (variance > 0)
-    image, even, odd = (np.where(known, values, 0.0) for values in (image, even, odd))
+    image, even, odd = (np.where(known, values, np.float32(0)) for values in (image, even, odd))
     apart = even - odd
     power = ndimage.uniform_filter(apart * apart, BLOCK // 2)
-    cross = ndimage.uniform_filter(apart * (image - odd), BLOCK // 2)
-    share = np.clip(cross / np.maximum(power, 1e-30), 0, 1)
-    split = share * (1 - share) * apart**2
-    own = share * even + (1 - share) * odd
-    ratio = np.where(known, (split + image**2 - own**2) / np.where(known, variance, 1.0) / WHITE, 0.0)
+    share = ndimage.uniform_filter(apart * (image - odd), BLOCK // 2) / np.maximum(power, np.float32(1e-30))
+    share = np.clip(share, 0, 1)
+    # Noise of the halves, and what the image has beyond their sum.
+    found = share * (1 - share) * apart**2 + image**2 - (share * even + (1 - share) * odd) ** 2
+    ratio = np.where(known, found / np.where(known, variance, np.float32(1)) / np.float32(WHITE), np.float32(0))
     sums, counts = (_blocks(values) for values in (ratio, known))
     full = counts > 0.2 * BLOCK**2
     if full.sum() < 4:
