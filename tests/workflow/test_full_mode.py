@@ -176,3 +176,5 @@ def test_gates__by_the_events_of_a_run(workdir, n, keys, mode):
         assert "assumptions.frames_min" in story[-1]["message"] and "7 usable" in story[-1]["message"]
     else:
         assert (scan["status"], scan["mode"]) == ("ok", mode) and story[-1]["status"] == "ok"
+        warned = {e["code"] for e in story if e["type"] == "warning"}
+        assert ("emergency_mode" in warned) == (mode == "emergency")
