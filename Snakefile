@@ -16,7 +16,9 @@ include: "rules/events.smk"
 include: "rules/registration.smk"
 include: "rules/metrics.smk"
 include: "rules/reconstruction.smk"
+include: "rules/clusters.smk"
 include: "rules/product.smk"
+include: "rules/validation.smk"
 include: "rules/efficiency.smk"
 
 
@@ -28,6 +30,7 @@ rule all:
         expand("<run>/outputs/previews/{name}.png", name=["stacked", "stacked_rgb"]),
         expand("<run>/artifacts/{phase}.json", phase=ARTIFACTS),
         REGISTERED,
+        VERDICT,
 
 
 rule clean_work:

@@ -6,6 +6,8 @@ rule efficiency:
     input:
         image="<run>/work/reconstruction.fits",
         drizzled="<run>/work/drizzled.fits",
+        synthetic="<run>/work/synthetic_stack.fits",
+        synthetic_record="<run>/work/synthetic_stack.json",
         debayer="<run>/artifacts/debayer.json",
         overlap="<run>/artifacts/common_overlap.json",
         grid="<run>/artifacts/tile_grid.json",

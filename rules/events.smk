@@ -21,14 +21,14 @@ PHASES = {  # name: its rules; the position is the phase number
     "COMMON_OVERLAP": ["common_overlap", "registered_frames"],
     "LOCAL_METRICS": ["local_metrics", "local_weights", "local_metrics_summary"],
     "TILE_RECONSTRUCTION": ["colour_template", "reconstruct_batch", "tile_reconstruction"],
-    "STATE_CLUSTERING": [],
-    "SYNTHETIC_FRAMES": [],
-    "STACKING": ["stacking"],
+    "STATE_CLUSTERING": ["session_clusters", "state_clustering"],
+    "SYNTHETIC_FRAMES": ["session_synthetic", "synthetic_frames"],
+    "STACKING": ["synthetic_stack", "stacking", "validation"],
     "DEBAYER": ["debayer"],
     "ASTROMETRY": [],
     "BGE": [],
     "PCC": [],
-    "DONE": ["done"],
+    "DONE": ["done", "verdict"],
 }
 PHASE_OF = {member: (number, name) for number, (name, members) in enumerate(PHASES.items()) for member in members}
 EVENTS = Path(RUN, "logs/run_events.jsonl")
@@ -51,9 +51,12 @@ def event(kind, phase=None, **fields):
 
 
 def artifact(phase_name):
-    """The artifact of a phase; nothing of one that has none."""
-    path = Path(RUN, f"artifacts/{phase_name.lower()}.json")
-    return json.loads(path.read_text()) if path.exists() else {}
+    """The artifact of a phase, that of STACKING with what its validation says; nothing of one that has none."""
+    names = {"STACKING": ("stacking", "validation")}.get(phase_name, (phase_name.lower(),))
+    paths = [path for name in names for path in [Path(RUN, f"artifacts/{name}.json")] if path.exists()]
+    read = [json.loads(path.read_text()) for path in paths]
+    summary = {key: value for record in read for key, value in record.get("summary", {}).items()}
+    return {key: value for record in read for key, value in record.items()} | {"summary": summary}
 
 
 def refusal(since):

@@ -145,6 +145,25 @@ def fair_threads(wildcards):
     return min(4, -(-(workflow.cores or 1) // n_batches))
 
 
+def clustering(wildcards):
+    """How the frames of the job's session are grouped; or the reason why they are not.
+
+    Only lists that are long enough get the keys: else each changed key would make the sums of short runs again.
+    """
+    options, fewest = config["state_clustering"], config["assumptions"]["frames_reduced_threshold"]
+    n_lights = sum(len(batch) for s in sessions_so_far(wildcards.session) for batch in SESSIONS[s]["batches"])
+    if options["enabled"] == "never":
+        return "switched_off"
+    if options["enabled"] == "auto" and n_lights < fewest:
+        return "reduced_mode"
+    return {
+        "count_range": options["cluster_count_range"],
+        "count": options["cluster_count"],
+        "weighting": config["synthetic"]["weighting"],
+        "fewest": fewest if options["enabled"] == "auto" else 0,
+    }
+
+
 def of_first(pattern):
     """Input function: the pattern for the first session, in jobs of the later ones."""
     return lambda wildcards: [] if wildcards.session == FIRST else expand(pattern, session=FIRST)

@@ -16,10 +16,12 @@ RECORDS = [
     "common_overlap",
     "local_metrics",
     "tile_reconstruction",
+    "state_clustering",
+    "synthetic_frames",
     "stacking",
     "debayer",
 ]
-ARTIFACTS = [*RECORDS, "run_status"]
+ARTIFACTS = [*RECORDS, "validation", "run_status"]
 # What makes the result what it is: not in which order folders are listed, nor how frames are dealt out.
 RESULT_CONFIG = {key: item for key, item in config.items() if key not in ("input", "frames_per_batch")}
 # What reaches the stack.
@@ -32,6 +34,9 @@ rule stacking:
     input:
         image="<run>/work/reconstruction.fits",
         drizzled="<run>/work/drizzled.fits",
+        synthetic="<run>/work/synthetic_stack.fits",
+        synthetic_drizzled="<run>/work/synthetic_stack_drizzled.fits",
+        synthetic_record="<run>/work/synthetic_stack.json",
         reconstruction="<run>/artifacts/tile_reconstruction.json",
         scan="<run>/artifacts/scan_input.json",
         registration="<run>/artifacts/registration.json",
@@ -60,6 +65,8 @@ rule stacking:
     params:
         run_id=RUN_ID,
         config=lambda wildcards: MADE_BY,
+        cosmetic=config["stacking"]["cosmetic"],
+        crop_coverage=config["stacking"]["crop_coverage"],
         code=code("stacking.py"),
     script:
         "../scripts/stacking.py"
@@ -103,6 +110,7 @@ rule done:
     input:
         products=expand("<run>/outputs/{name}", name=PRODUCTS),
         records=expand("<run>/artifacts/{phase}.json", phase=RECORDS),
+        validation="<run>/artifacts/validation.json",
     output:
         "<run>/artifacts/run_status.json",
     log:

@@ -46,9 +46,12 @@ rule reconstruct_batch:
         layer_record="<run>/work/template/{session}.json",
         colour_layers=so_far("<run>/work/template_rgb/{session}.fits"),
         registration="<run>/work/registration/{session}.json",
+        clusters="<run>/work/state_clustering/{session}.json",
     output:
         sums="<run>/work/sums/{session}/{batch}.fits",
         drizzled="<run>/work/drizzled/{session}/{batch}.fits",
+        clusters="<run>/work/clusters/{session}/{batch}.fits",
+        drizzled_clusters="<run>/work/drizzled_clusters/{session}/{batch}.fits",
         record="<run>/work/sums/{session}/{batch}.json",
     log:
         text="<run>/logs/reconstruct_batch/{session}_{batch}.log",

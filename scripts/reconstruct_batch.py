@@ -4,14 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tilestack import drizzling, files, job, rawpixels, reconstruction, records, template
+from tilestack import drizzling, files, job, rawpixels, reconstruction, records, splitsums, template
 from tilestack.kernels import coadd
 
 
 def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic):
     """paths: image, record, fields, weights, normalization, grid, channels, registration, layers, layer_record (the
-    last layer's), colour_layers; out: sums, drizzled, record."""
-    keys = ("record", "weights", "normalization", "grid", "channels", "registration", "layer_record")
+    last layer's), colour_layers, clusters; out: sums, drizzled, record, and both sums by cluster: clusters,
+    drizzled_clusters."""
+    keys = ("record", "weights", "normalization", "grid", "channels", "registration", "layer_record", "clusters")
     read = {key: records.read(paths[key]) for key in keys}
     names = [entry["file"] for entry in read["record"]["frames"]]
     place = {frame["file"]: k for k, frame in enumerate(read["weights"]["frames"])}
@@ -25,9 +26,9 @@ def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic):
     sky = {"reference_sky": read["normalization"]["reference_sky"]}
     sky |= {key: read["layer_record"][key] for key in ("sky", "mesh_origin")}
     exposure = np.array([read["weights"]["frames"][k]["exposure_s"] or np.nan for k in mine])
+    split = splitsums.of_frames(names, read["clusters"])
     per_frame, n_streaks = reconstruction.write_sums(
-        out["sums"],
-        paths["image"],
+        *(out["sums"], out["clusters"], paths["image"]),
         read["record"],
         fields,
         tiles,
@@ -36,6 +37,7 @@ def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic):
         {**sky, "layers": paths["layers"]},
         exposure,
         options,
+        split,
     )
     raw_rejected = np.zeros(len(names), np.int64)
     if names and (pattern is not None or drizzle["mono"]):
@@ -45,10 +47,13 @@ def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic):
         frames = drizzling.Batch(
             raw, read["record"]["frames"], read["registration"], fields, tiles, stride, known, options
         )
-        raw_rejected = drizzling.write_sums(out["drizzled"], frames, drizzling.drop_of(drizzle), exposure)
+        raw_rejected = drizzling.write_sums(
+            out["drizzled"], out["drizzled_clusters"], frames, drizzling.drop_of(drizzle), exposure, split
+        )
     else:
-        with files.Writer(out["drizzled"], {"CONTENT": "nothing was to be drizzled", "NFRAMES": 0}):
-            pass
+        for key in ("drizzled", "drizzled_clusters"):
+            with files.Writer(out[key], {"CONTENT": "nothing was to be drizzled", "NFRAMES": 0}):
+                pass
     records.write(
         out["record"],
         {
@@ -72,10 +77,9 @@ def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic):
 
 if __name__ == "__main__":
     with job.started(snakemake):
-        inputs, params = snakemake.input, snakemake.params
-        lists = ("layers", "colour_layers")
+        params, lists = snakemake.params, ("layers", "colour_layers")
         reconstruct_batch(
-            {key: list(value) if key in lists else value for key, value in inputs.items()},
+            {key: list(value) if key in lists else value for key, value in snakemake.input.items()},
             dict(snakemake.output.items()),
             folder=params.lights["folder"],
             batch=snakemake.wildcards.batch,

@@ -21,7 +21,8 @@ def scan_input(facts_paths, out, *, plan, scan, assumptions, run_folder):
         {s: entry["filter"] for s, entry in plan.items()},
     )
     mode = selection.check(decided, assumptions)
-    disk = check_disk(decided, facts, run_folder)
+    colours = next(iter(decided.values()))["colour_mode"] == "osc"
+    disk = check_disk(decided, facts, run_folder, colours, mode == "full")
     files = [
         {**{key: value for key, value in fact.items() if key != "error"}, **file, "session": s}
         for s, all_facts in sessions
@@ -29,6 +30,8 @@ def scan_input(facts_paths, out, *, plan, scan, assumptions, run_folder):
     ]
     counts = Counter(file["status"] for file in files)
     settled = [{"id": s, "folder": plan[s]["folder"], **{key: decided[s][key] for key in KEPT}} for s in decided]
+    warnings = Counter(warning for file in files for warning in file["warnings"])
+    warnings.update(["emergency_mode"] * (mode == "emergency"))
     summary = {"files": len(files), **{key: counts[key] for key in ("ok", "warning", "excluded")}, "mode": mode}
     records.write(
         out,
@@ -41,7 +44,7 @@ def scan_input(facts_paths, out, *, plan, scan, assumptions, run_folder):
             "colour_mode": settled[0]["colour_mode"],
             "filter": next((file["filter"] for file in files if file["filter"] and file["status"] != "excluded"), None),
             "reasons": dict(Counter(file["reason"] for file in files if file["reason"])),
-            "warnings": dict(Counter(warning for file in files for warning in file["warnings"])),
+            "warnings": dict(warnings),
             "sessions": settled,
             "files": files,
             "disk": disk,
@@ -49,7 +52,7 @@ def scan_input(facts_paths, out, *, plan, scan, assumptions, run_folder):
     )
 
 
-def check_disk(decided, facts, run_folder):
+def check_disk(decided, facts, run_folder, colours=False, full=False):
     """Compare what the run will write with the space there is, less what it has begun to write before."""
     batches, drafts = [], [Path(run_folder, "work/reconstruction.fits")]
     for s, result in decided.items():
@@ -61,7 +64,7 @@ def check_disk(decided, facts, run_folder):
             batches.append((0 if summed else n_used, *(result["shape"] or (0, 0))))
             if not summed:
                 drafts.append(Path(run_folder, "work/prewarp", s, f"{number:04d}.fits"))
-    need = selection.disk_need_bytes(batches)
+    need = selection.disk_need_bytes(batches, colours, full)
     written = sum(path.stat().st_size for path in drafts if path.exists())
     free = shutil.disk_usage(run_folder).free
     if need - written > free:

@@ -1,17 +1,23 @@
 """The final linear image, with its planes, its inputs, and how close it is to the best."""
 
-from tilestack import efficiency, files, job, preview, products, records
+from tilestack import efficiency, files, finishing, job, preview, products, records
 
 COMPARISONS = {"even": "EVEN", "odd": "ODD", "plain_mean": "MEAN", "inverse_variance": "IVAR"}
 
 
-def stacking(paths, out, *, run_id, config_hash):
-    """paths: image, drizzled, reconstruction, scan, registration, global_metrics, channels, reference, and gain
-    (normalization)."""
+def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage):
+    """paths: image, drizzled, reconstruction, synthetic, synthetic_drizzled, synthetic_record, scan, registration,
+    global_metrics, channels, reference, and gain (normalization)."""
     keys = ("reconstruction", "scan", "registration", "global_metrics", "channels", "reference", "gain")
-    read = {key: records.read(paths[key]) for key in keys}
+    read = {key: records.read(paths[key]) for key in (*keys, "synthetic_record")}
+    made = read["synthetic_record"]
+    ours = ("synthetic", "synthetic_drizzled") if made["source"] == "synthetic" else ("image", "drizzled")
+    canvas, pattern = read["reconstruction"]["canvas"], read["channels"]["bayer_pattern"]
+    with files.opened(paths[ours[0]]) as hdus:
+        planes = {hdu.name: files.native(hdu.data[0]) for hdu in hdus[1:]}
+    planes, box, replaced = finishing.of_mosaic(planes, canvas, pattern, cosmetic, crop_coverage)
     used = [frame for frame in read["registration"]["frames"] if frame["transform"] is not None]
-    score = efficiency.score(read, used)
+    score = efficiency.score(read, used, made["variance_ratio"] or 1.0)
     grid = read["reference"]["lattice"]
     light = next(
         f
@@ -32,19 +38,24 @@ def stacking(paths, out, *, run_id, config_hash):
             "eta_pt": score["eta_pt"],
             "effective_s": score["t_eff_s"],
             "fwhm_px": score["fwhm_px"],
-            "canvas": read["reconstruction"]["canvas"],
-            "bayer_pattern": read["channels"]["bayer_pattern"],
+            "canvas": box,
+            "bayer_pattern": pattern,
         },
     )
     history = [f"{len(used)} of {len(read['scan']['files'])} lights, lattice of {grid['file']}"]
-    with files.opened(paths["image"]) as hdus:
-        planes = {hdu.name: files.native(hdu.data[0]) for hdu in hdus[1:]}
     extensions = [(name, planes[name]) for name in products.PLANES]
     table = products.inputs_table(products.input_rows(read))
     products.write(out["image"], planes["SCI"], cards, extensions, [table], history)
     for name, plane in COMPARISONS.items():
         products.write(out[name], planes[plane], {**cards, "CONTENT": f"{name} stack, for comparison"})
-    products.write_drizzled(paths["drizzled"], out["drizzled"], cards, read["reconstruction"]["drizzled"])
+    drizzled = read["reconstruction"]["drizzled"]
+    products.write_drizzled(
+        paths[ours[1]],
+        out["drizzled"],
+        cards,
+        drizzled,
+        lambda colours: finishing.of_colours(colours, canvas, box, drizzled["scale"], cosmetic),
+    )
     preview.write(out["preview"], planes["SCI"], flip=products.bottom_up(cards))
     summary = {"frames": len(used), **{key: score[key] for key in ("eta_sb", "eta_pt", "t_eff_s", "fwhm_px")}}
     records.write(
@@ -55,7 +66,10 @@ def stacking(paths, out, *, run_id, config_hash):
             "status": "ok",
             "summary": summary,
             "mode": read["scan"]["mode"],
-            "source": "reconstruction",
+            "source": made["source"],
+            "method": made["method"],
+            "crop": box,
+            "replaced_px": replaced,
             "image": "outputs/stacked.fits",
             "efficiency_kind": "formula",
             **score,
@@ -70,4 +84,6 @@ if __name__ == "__main__":
             dict(snakemake.output.items()),
             run_id=snakemake.params.run_id,
             config_hash=products.config_hash(snakemake.params.config),
+            cosmetic=snakemake.params.cosmetic,
+            crop_coverage=snakemake.params.crop_coverage,
         )

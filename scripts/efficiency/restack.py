@@ -7,6 +7,8 @@ from pathlib import Path
 import colour_template as colour_templates
 import numpy as np
 import reconstruct_batch as reconstruct
+import session_synthetic as synthetic
+import synthetic_stack as combination
 import template as templates
 import tile_reconstruction as reconstruction
 import yaml
@@ -31,6 +33,12 @@ class Run:
         self.sessions = {s["id"]: s for s in plan["sessions"] if s["listed"]}
         self.reference = self.record("work/reference.json")
         self.lattice = self.reference["lattice"]
+        # What its stack is made of: files of the mosaic and of the drizzled colours.
+        self.source = self.record("work/synthetic_stack.json")["source"]
+        self.files = {
+            "reconstruction": ("reconstruction.fits", "drizzled.fits"),
+            "synthetic": ("synthetic_stack.fits", "synthetic_stack_drizzled.fits"),
+        }[self.source]
 
     def record(self, path):
         return records.read(self.folder / path)
@@ -71,7 +79,7 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
     Returns
     -------
     dict
-        Planes of the reconstruction (``tilestack.sums.PLANES``).
+        Planes of what the stack is made of (``tilestack.sums.PLANES``), as in ``run.files``.
     """
     out = Path(out)
     shutil.rmtree(out, ignore_errors=True)
@@ -79,6 +87,7 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
     settings = {**run.config["tile_reconstruction"], **(options or {})}
     cosmetic = run.config["prewarp"]["cosmetic"]
     layers, layer_records, colour_layers, made = [], [], [], {"sums": {}, "drizzled": {}, "records": []}
+    by_cluster = {"clusters": {}, "drizzled_clusters": {}}
     for session in run.sessions:
         folder = _lights(run, session, out, added)
         paths = _prewarped(run, session, out, folder, added, moved)
@@ -91,6 +100,7 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
             "reference": run.folder / "work/reference.json",
             "grid": run.folder / "artifacts/tile_grid.json",
             "channels": run.folder / "artifacts/channel_split.json",
+            "clusters": run.folder / f"work/state_clustering/{session}.json",
         }
         ends = (".fits", ".json", "_rgb.fits")
         layer, layer_record, colour_layer = (out / f"template_{session}{end}" for end in ends)
@@ -113,7 +123,8 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
         own["fields"] = _fields(run, session, out, changed)
         for batch, image, record in zip(run.batches(session), paths["images"], paths["records"], strict=True):
             end = f"_{session}_{batch}.fits"
-            sums = {"sums": out / f"sums{end}", "drizzled": out / f"drizzled{end}", "record": out / f"sums{end}.json"}
+            sums = {key: out / f"{key}{end}" for key in ("sums", "drizzled", *by_cluster)}
+            sums["record"] = out / f"sums{end}.json"
             reconstruct.reconstruct_batch(
                 {**own, "image": image, "record": record},
                 sums,
@@ -123,8 +134,8 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
                 drizzle=run.config["drizzle"],
                 cosmetic=cosmetic,
             )
-            for key in ("sums", "drizzled"):
-                made[key].setdefault(session, []).append(sums[key])
+            for key, kept in ((key, made if key in made else by_cluster) for key in sums if key != "record"):
+                kept[key].setdefault(session, []).append(sums[key])
             made["records"].append(sums["record"])
     reconstruction.tile_reconstruction(
         {
@@ -142,7 +153,42 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
         },
         put_back_share=settings["put_back_share"],
     )
-    return planes(out / "reconstruction.fits")
+    if run.source == "synthetic":
+        _combine(run, out, made, by_cluster, settings)
+    return planes(out / run.files[0])
+
+
+def _combine(run, out, made, by_cluster, settings):
+    """Synthetic frames of the sessions, and the stack that they make."""
+    paths = {key: [] for key in ("clusters", "synthetic", "synthetic_drizzled")}
+    for session in run.sessions:
+        record = run.folder / f"work/state_clustering/{session}.json"
+        written = {
+            key: out / f"{name}_{session}.fits" for key, name in (("image", "synthetic"), ("drizzled", "colours"))
+        }
+        synthetic.session_synthetic(
+            {"record": record, **{key: files[session] for key, files in by_cluster.items()}},
+            {**written, "record": out / f"synthetic_{session}.json"},
+            put_back_share=settings["put_back_share"],
+        )
+        for key, path in zip(paths, (record, written["image"], written["drizzled"]), strict=True):
+            paths[key].append(path)
+    combination.synthetic_stack(
+        {
+            **paths,
+            "reconstruction": out / "reconstruction.fits",
+            "drizzled": out / "drizzled.fits",
+            "record": out / "reconstruction.json",
+            "frames": run.folder / "artifacts/synthetic_frames.json",
+            "channels": run.folder / "artifacts/channel_split.json",
+            "sums": list(made["sums"].values()),
+            "drizzled_sums": list(made["drizzled"].values()),
+        },
+        dict(zip(("image", "drizzled"), (out / name for name in run.files), strict=True))
+        | {"record": out / "synthetic_stack.json"},
+        stacking=run.config["stacking"],
+        rejection={key: settings[key] for key in ("kappa", "range_tolerance", "put_back_share")},
+    )
 
 
 def _lights(run, session, out, added):

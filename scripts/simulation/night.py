@@ -4,6 +4,8 @@ import numpy as np
 
 LATITUDE_DEG = 48.0
 FIRST_HOUR_ANGLE_DEG = -25.0
+# States that a night passes through, by what they make of a frame: clear, haze, poor seeing.
+STATES = ({}, {"transparency": 0.6, "sky": 1.3}, {"fwhm_px": 1.5})
 
 
 def frame_state(k, options):
@@ -16,7 +18,8 @@ def frame_state(k, options):
         frame and how it is turned; ``fwhm_px``, ``beta``, ``elongation``, ``elongation_angle``, ``aureole``, ``coma``,
         ``tilt`` and ``bumps`` of the profile; ``transparency``; ``cloud`` (null or its waves and its front); ``sky``
         over the first frame's; ``glow`` of the gradient; ``trails``; ``cosmics``; ``smear`` (null, or the trail that
-        each star is); ``quadrant``: transparency of the quadrant of low rows and columns, on top.
+        each star is); ``quadrant``: transparency of the quadrant of low rows and columns, on top; ``group``: which of
+        STATES the frame has, where the night passes through them.
     """
     rng = np.random.default_rng([options.seed, 1, k])
     slow = np.random.default_rng([options.seed, 2, k // 4])  # what holds for four frames
@@ -57,6 +60,10 @@ def frame_state(k, options):
     # In pairs above and below one, so that no mean or median over the frames has a say in what is right.
     quadrant = np.random.default_rng([options.seed, 7, k // 2]).normal() * (1 - 2 * (k % 2))
     state["quadrant"] = float(np.exp(options.quadrant_spread * quadrant))
+    if options.state_frames:
+        state["group"] = k // options.state_frames % len(STATES)
+        for key, factor in STATES[state["group"]].items():
+            state[key] *= factor
     return state
 
 

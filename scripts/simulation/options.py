@@ -42,6 +42,8 @@ class Options:
         Share of frames of which only a part of the light comes through, anything between these shares.
     quadrant_spread : float
         Rms over the frames of the log transparency of one quadrant (low rows and columns), on top.
+    state_frames : int
+        Frames in a row of each of ``night.STATES``; 0 leaves the night without.
     smear_share, smear_px : float
         Share of frames whose stars are trails of so many pixels.
     cosmic_share : float
@@ -85,6 +87,7 @@ class Options:
     thick_cloud_least: float = 0.03
     thick_cloud_most: float = 0.03
     quadrant_spread: float = 0.0
+    state_frames: int = 0
     smear_share: float = 0.0
     smear_px: float = 10.0
     cosmic_share: float = 1.5e-6

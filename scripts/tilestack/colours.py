@@ -194,6 +194,14 @@ def noise_ratio(pixfrac, scale):
     return r / (1 - 1 / (3 * r)) if r >= 1 else 1 / (1 - r / 3)
 
 
+def drop_of(headers):
+    """Drop as ``planes_of`` takes it, from the headers of the sums of all batches: of the mean size."""
+    kernel, pixfrac, scale = (headers[0][key] for key in ("DRZKERN", "DRZFRAC", "DRZSCALE"))
+    n_frames, area = (np.array([header[key] for header in headers]) for key in ("NFRAMES", "RAWAREA"))
+    finer = scale * np.sqrt(np.average(area, weights=n_frames))
+    return kernel, pixfrac * finer, finer**2
+
+
 def add_up(paths, out, canvas, pattern, put_back_share):
     """Add up drizzled sums and write the planes of the colours; an empty file where nothing was drizzled.
 
@@ -224,10 +232,9 @@ def add_up(paths, out, canvas, pattern, put_back_share):
             with files.Writer(out, {"CONTENT": "nothing was to be drizzled"}):
                 return None
         headers = [batch.header for batches in sessions for batch in batches]
-        kernel, pixfrac, scale = (headers[0][key] for key in ("DRZKERN", "DRZFRAC", "DRZSCALE"))
-        n_frames, area = (np.array([header[key] for header in headers]) for key in ("NFRAMES", "RAWAREA"))
-        finer = scale * np.sqrt(np.average(area, weights=n_frames))
-        ratio, drop = noise_ratio(pixfrac, finer), (kernel, pixfrac * finer, finer**2)
+        pixfrac, scale = (headers[0][key] for key in ("DRZFRAC", "DRZSCALE"))
+        drop = kernel, _, finer2 = drop_of(headers)
+        ratio = noise_ratio(pixfrac, np.sqrt(finer2))
         fine = tuple(n * scale for n in canvas)
         with files.Writer(out, {"LATTY0": fine[0], "LATTX0": fine[1]}) as writer:
             shares_of = _write(writer, sessions, fine, pattern, put_back_share, drop)

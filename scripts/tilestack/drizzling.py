@@ -5,7 +5,7 @@ No demosaic and no interpolation: so the noise stays white, and a star keeps its
 
 import numpy as np
 
-from tilestack import bayer, distortion, files, geometry, lattice, prewarped, reconstruction, streaks
+from tilestack import bayer, distortion, files, geometry, lattice, prewarped, reconstruction, splitsums, streaks
 from tilestack.kernels import coadd
 from tilestack.kernels import drizzle as kernel
 
@@ -57,9 +57,13 @@ class Batch:
         self.mesh_px, self.mesh_origin = sky_template["mesh_px"], sky_template["mesh_origin"]
         self.n_blurs = reconstruction.n_blurs(fields[:, 3], self.planes.widths)
 
-    def light(self, k, band, reach):
-        """The part of a light that comes within `reach` lattice pixels of a band: Light, and marks before rejection."""
+    def light(self, k, band, reach, fields=None):
+        """The part of a light that comes within `reach` lattice pixels of a band: Light, and marks before rejection.
+
+        Fields are those of the batch where none are given.
+        """
         y0, x0, h, w = band
+        fields = self.fields if fields is None else fields
         x, y = (x0 - reach - 1, x0 + w + reach), (y0 - reach - 1, y0 + h + reach)
         corners = geometry.apply(self.to_frame[k], np.array([[x[i], y[j]] for i in (0, 1) for j in (0, 1)], float))
         ranges = []
@@ -68,7 +72,7 @@ class Batch:
             ranges.append((first, int(np.clip(np.ceil(high + self.bend) + 1, first + 1, n))))
         (left, right), (top, bottom) = ranges
         image, marks = self.raw.part(k, top, bottom, left, right)
-        place = (image, (top, left), self.cell, self.to_lattice[k], self.lens, self.fields[k], self.grid)
+        place = (image, (top, left), self.cell, self.to_lattice[k], self.lens, fields[k], self.grid)
         return kernel.Light(*place), marks
 
     def template(self, band, halo, n_blurs):
@@ -134,8 +138,8 @@ def _grown(points, reach, shape):
     return np.column_stack(np.divmod(np.unique(near[:, 0] * shape[1] + near[:, 1]), shape[1]))
 
 
-def add(batch, band, found, drop, exposure_s):
-    """Sums of all frames of a batch in a band of the lattice.
+def add(batch, band, found, drop, exposure_s, members=None, fields=None):
+    """Sums of frames of a batch in a band of the lattice.
 
     Parameters
     ----------
@@ -145,6 +149,10 @@ def add(batch, band, found, drop, exposure_s):
         From ``outliers``.
     drop : drizzle.Drop
     exposure_s : (n,) float64 array
+    members : array of int, optional
+        Frames to add; by default all.
+    fields : array, optional
+        Fields of all frames, instead of those of the batch.
 
     Returns
     -------
@@ -158,25 +166,40 @@ def add(batch, band, found, drop, exposure_s):
     # No drop, not even a Gaussian's, reaches farther than so.
     reach = [int(np.ceil(1.3 * np.abs(m[:, :2]).sum(1).max())) + 2 for m in batch.to_lattice]
     signal = batch.template(band, max(reach), 1).signal
-    for k, entry in enumerate(batch.entries):
-        light, marks = batch.light(k, band, reach[k])
+    for k in range(len(batch.entries)) if members is None else members:
+        light, marks = batch.light(k, band, reach[k], fields)
         here = found[k] - light.top_left
         y, x = here[((here >= 0) & (here < marks.shape)).all(1)].T
         marks[y, x] = np.where(marks[y, x] == kernel.KEPT, kernel.REJECTED, marks[y, x])
-        odd = entry["index"] % 2 == 1
+        odd = batch.entries[k]["index"] % 2 == 1
         kernel.deposit(
             light, marks, band, signal, batch.options["inverse_gain"], odd, exposure_s[k], drop, sums, counts
         )
     return sums, counts
 
 
-def bands_of(batch, drop):
-    """Bands of the lattice whose sums fit into memory."""
-    per_row = batch.box[3] * drop.scale**2 * batch.n_channels * 3 * (8 * len(kernel.SUMS) + 4)
+def add_clusters(batch, band, found, drop, exposure_s, split, by_cluster):
+    """Sums as from ``add``; those by cluster go into their file."""
+    total, n = 0.0, 0
+    flat = split.fields(batch.fields)
+    row = (band[0] - batch.box[0]) * drop.scale
+    for cluster, mine in enumerate(split.members):
+        sums, counts = add(batch, band, found, drop, exposure_s, mine)
+        total, n = total + sums, n + counts
+        if split.flat:
+            sums, counts = add(batch, band, found, drop, exposure_s, mine, flat)
+        for c in range(batch.n_channels):
+            by_cluster.put(cluster, c, row, np.moveaxis(sums[:, c], -1, 1), counts[:, c, None])
+    return total, n
+
+
+def bands_of(batch, drop, n_sums=1):
+    """Bands of the lattice so many of whose sums fit into memory."""
+    per_row = batch.box[3] * drop.scale**2 * batch.n_channels * 3 * (8 * len(kernel.SUMS) + 4) * n_sums
     return prewarped.bands(batch.box, int(BAND_BYTES / per_row))
 
 
-def write_sums(path, batch, drop, exposure_s):
+def write_sums(path, split_path, batch, drop, exposure_s, split):
     """Add up the frames of a batch and write the partial sums.
 
     Parameters
@@ -185,10 +208,14 @@ def write_sums(path, batch, drop, exposure_s):
         FITS file: images (c, h, w), one for each of ``drizzle.SUMS`` (float32) and N, N_REJECTED, N_SATURATED (int16);
         tables REJECTED and SATURATED as in ``reconstruction.write_sums``. The box, in output pixels, stands in the
         header.
+    split_path : path
+        File of the sums by cluster, ``splitsums.File``.
     batch : Batch
     drop : drizzle.Drop
     exposure_s : (n,) float64 array
         NaN for frames of unknown exposure.
+    split : splitsums.Split or None
+        Clusters of the frames.
 
     Returns
     -------
@@ -208,14 +235,18 @@ def write_sums(path, batch, drop, exposure_s):
         "BUNIT": "adu",
     }
     shape = (batch.n_channels, *box[2:])
-    bands = bands_of(batch, drop)
+    bands = bands_of(batch, drop, 3 if split else 1)
     left_out = {1: [], 2: []}
-    with files.Writer(path, cards) as writer:
+    by_cluster = splitsums.File(split_path, split, splitsums.DRIZZLED, (kernel.SUMS, ("N",)), batch.n_channels, box)
+    with files.Writer(path, cards) as writer, by_cluster:
         places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
         places |= {name: writer.reserve(name, shape, "i2") for name in ("N", "N_REJECTED", "N_SATURATED")}
         found = batch.outliers(bands)
         for band in bands:
-            sums, counts = add(batch, band, found, drop, exposure_s)
+            if split is None:
+                sums, counts = add(batch, band, found, drop, exposure_s)
+            else:
+                sums, counts = add_clusters(batch, band, found, drop, exposure_s, split, by_cluster)
             row = (band[0] - batch.box[0]) * drop.scale
             for c in range(batch.n_channels):
                 first = (c * shape[1] + row) * shape[2]

@@ -32,7 +32,7 @@ def point(weight, variance, fwhm):
     return float(total / ((weight**2 * variance).sum() * (1 / (2 * squares * variance)).sum()))
 
 
-def score(read, used):
+def score(read, used, variance_ratio=1.0):
     """Efficiencies by formula, effective exposure, and where the rest went.
 
     Parameters
@@ -41,6 +41,8 @@ def score(read, used):
         Records ``global_metrics``, ``reconstruction`` and ``registration``.
     used : list of dict
         Frames of the registration record that are in the stack.
+    variance_ratio : float
+        Variance of the reconstruction over that of the stack.
 
     Returns
     -------
@@ -59,10 +61,10 @@ def score(read, used):
     listed = [f for f in read["registration"]["frames"] if f["status"] != "excluded"]
     lost = 1 - len(used) / len(listed)
     seen = read["reconstruction"]["summary"]["mean_frames"] / max(1 - rejected, 1e-9)
-    eta_sb = read["reconstruction"]["eta_sb"]
+    eta_sb = read["reconstruction"]["eta_sb"] * variance_ratio
     return {
         "eta_sb": rounded(eta_sb, 4),
-        "eta_pt": rounded(point(weight, variance, fwhm) * (1 - rejected), 4),
+        "eta_pt": rounded(point(weight, variance, fwhm) * (1 - rejected) * variance_ratio, 4),
         "t_eff_s": rounded(eta_sb * live, 5) if live else None,
         "live_s": live,
         "fwhm_px": rounded((weight * fwhm).sum() / weight.sum(), 4),
@@ -70,6 +72,7 @@ def score(read, used):
             {"cause": "registration", "share": rounded(lost, 4)},
             {"cause": "weights", "share": rounded(1 - by_weights, 4)},
             {"cause": "rejection", "share": rounded(rejected, 4)},
+            {"cause": "synthetic frames", "share": rounded(1 - variance_ratio, 4)},
             # Of the canvas, which holds all frames: what dithers and rotation leave to some frames only.
             {"cause": "coverage", "share": rounded(1 - seen / max(len(used), 1), 4)},
         ],

@@ -5,5 +5,6 @@ BITS = {
     "SATURATD": (2, "all samples are saturated, and are used"),
     "DIFFERS": (4, "a session differs from the template, and is used"),
     "FILLED": (8, "few drops of this colour: neighbours fill in"),
+    "REPLACED": (16, "hot or cold, taken from its neighbours"),
 }
-NO_DATA, SATURATED, DIFFERS, FILLED = (bit for bit, _ in BITS.values())
+NO_DATA, SATURATED, DIFFERS, FILLED, REPLACED = (bit for bit, _ in BITS.values())

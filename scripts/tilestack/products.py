@@ -145,7 +145,7 @@ def write(path, image, header_cards, planes=(), tables=(), history=()):
         hdus.writeto(draft, checksum=True)
 
 
-def write_drizzled(path, out, header_cards, drizzled):
+def write_drizzled(path, out, header_cards, drizzled, finish):
     """Write the drizzled planes as a product; without any, a product that says so.
 
     Parameters
@@ -157,12 +157,14 @@ def write_drizzled(path, out, header_cards, drizzled):
         Those of the mosaic.
     drizzled : dict or None
         What ``colours.add_up`` said of them.
+    finish : callable
+        Takes the planes, by name, and gives them back as they are to be written.
     """
     if drizzled is None:
         write(out, None, {**header_cards, "CONTENT": "nothing was to be drizzled"})
         return
     with files.opened(path) as hdus:
-        planes = {hdu.name: files.native(hdu.data) for hdu in hdus[1:]}
+        planes = finish({hdu.name: files.native(hdu.data) for hdu in hdus[1:] if hdu.name != "SPLIT"})
     more = {
         "DRZKERN": (drizzled["kernel"], "shape of a drop"),
         "DRZFRAC": (drizzled["pixfrac"], "size of a drop in raw pixels"),

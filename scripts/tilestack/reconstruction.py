@@ -2,7 +2,19 @@
 
 import numpy as np
 
-from tilestack import bayer, distortion, files, geometry, lattice, noisegain, prewarp, prewarped, streaks, template
+from tilestack import (
+    bayer,
+    distortion,
+    files,
+    geometry,
+    lattice,
+    noisegain,
+    prewarp,
+    prewarped,
+    splitsums,
+    streaks,
+    template,
+)
 from tilestack.kernels import coadd as kernel
 from tilestack.kernels.prewarp import LEAST_STRETCH
 
@@ -11,7 +23,9 @@ BAND_BYTES = 128e6
 SUM_BYTES = 3 * (8 * len(kernel.SUMS) + 4 * len(kernel.COUNTS))
 
 
-def write_sums(path, image_path, record, fields, tiles, stride, pattern, sky_template, exposure_s, options):
+def write_sums(
+    path, split_path, image_path, record, fields, tiles, stride, pattern, sky_template, exposure_s, options, split
+):
     """Add up the frames of a batch and write the partial sums.
 
     Parameters
@@ -20,6 +34,8 @@ def write_sums(path, image_path, record, fields, tiles, stride, pattern, sky_tem
         FITS file. Images (planes, h, w), one for each of ``coadd.SUMS`` (float32) and ``coadd.COUNTS`` (int16) with the
         pixels that count, and N_REJECTED, N_SATURATED (int16). Tables REJECTED and SATURATED hold, for each pixel that
         has any, PLANE, ROW, COLUMN (of the box) and the same sums of what was left out. The box stands in the header.
+    split_path : path
+        File of the sums by cluster, ``splitsums.File``.
     image_path : path
         Prewarped frames of the batch.
     record : dict
@@ -38,6 +54,8 @@ def write_sums(path, image_path, record, fields, tiles, stride, pattern, sky_tem
     options : dict
         ``reject``, ``kappa``, ``range_tolerance``, ``signal_tolerance``, ``seeing_tolerance``, ``grow_px``,
         ``streaks``, ``inverse_gain``.
+    split : splitsums.Split or None
+        Clusters of the frames; the same sums as without, to the rounding of float64.
 
     Returns
     -------
@@ -59,20 +77,23 @@ def write_sums(path, image_path, record, fields, tiles, stride, pattern, sky_tem
         "PLANES": "MOSAIC" if pattern else "MONO",
         "BUNIT": "adu",
     }
-    with prewarped.Frames([(image_path, entries)]) as pixels, files.Writer(path, cards) as writer:
+    by_cluster = splitsums.File(split_path, split, splitsums.MOSAIC, (kernel.SUMS, kernel.COUNTS), 1, box)
+    with (
+        prewarped.Frames([(image_path, entries)]) as pixels,
+        files.Writer(path, cards) as writer,
+        by_cluster,
+    ):
         shape = (1, *box[2:])
         places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
         places |= {name: writer.reserve(name, shape, "i2") for name in (*kernel.COUNTS, "N_REJECTED", "N_SATURATED")}
-        n_rows = int(BAND_BYTES / (box[3] * max(3 * len(entries), SUM_BYTES)))
+        # With clusters there are sums of all, of one, and of one with flat weights.
+        n_rows = int(BAND_BYTES / (box[3] * max(3 * len(entries), SUM_BYTES * (3 if split else 1))))
         bands = prewarped.bands(box, n_rows)
         starts, y, x, n_streaks = batch.outliers(pixels, bands)
         for band in bands:
             codes = pixels.stack(band)
             marks = kernel.painted(codes, band[0] - box[0], starts, y, x, options["grow_px"])
-            signal = batch.template(band)["signal"]
-            sums, counts, marked = kernel.accumulate(
-                codes, marks, *batch.frames_in(band), signal, options["inverse_gain"], odd, exposure_s
-            )
+            sums, counts, marked = batch.added(band, codes, marks, odd, exposure_s, split, by_cluster)
             per_frame += marked
             first = (band[0] - box[0]) * box[3]
             for k, name in enumerate(kernel.SUMS):
@@ -130,12 +151,30 @@ class Batch:
         ]
         self.tables = np.array(made, np.float32).reshape(-1, 4, 2 * noisegain.PER_PIXEL, 2 * noisegain.PER_PIXEL)
 
-    def frames_in(self, band):
-        """Codes' zero and scale, fields, grid, phase and places, as the kernels take them."""
+    def added(self, band, codes, marks, odd, exposure_s, split, by_cluster):
+        """Sums of a band as from ``kernel.accumulate``; those by cluster go into their file."""
+        signal, inverse_gain = self.template(band)["signal"], self.options["inverse_gain"]
+        if split is None:
+            return kernel.accumulate(codes, marks, *self.frames_in(band), signal, inverse_gain, odd, exposure_s)
+        sums, counts, per_frame = 0.0, 0, np.zeros((len(codes), 4), np.int64)
+        for cluster, mine in enumerate(split.members):
+            fields, its_codes, its_marks = self.fields[mine], codes[mine], marks[mine]
+            after = (signal, inverse_gain, odd[mine], exposure_s[mine])
+            part = kernel.accumulate(its_codes, its_marks, *self.frames_in(band, mine, fields), *after)
+            sums, counts, per_frame[mine] = sums + part[0], counts + part[1], part[2]
+            if split.flat:
+                flat = self.frames_in(band, mine, split.fields(fields))
+                part = kernel.accumulate(its_codes, its_marks, *flat, *after)
+            by_cluster.put(cluster, 0, band[0] - self.box[0], *part[:2])
+        return sums, counts, per_frame
+
+    def frames_in(self, band, mine=slice(None), fields=None):
+        """Zero and scale of the codes, fields, grid, phase and places, as the kernels take them: of all or of some."""
         grid = (*((band[k] - self.first_nodes[k]) / self.stride for k in (0, 1)), float(self.stride))
         phase = np.roll(self.cell, (-(band[0] % 2), -(band[1] % 2)), (0, 1))
-        places = kernel.Places(band[0], band[1], self.to_frame, self.lens, self.tables, self.table_of, self.area)
-        return self.zero, self.scale, self.fields, grid, phase, places
+        of_frames = (self.to_frame[mine], self.lens, self.tables, self.table_of[mine], self.area[mine])
+        places = kernel.Places(band[0], band[1], *of_frames)
+        return self.zero[mine], self.scale[mine], self.fields if fields is None else fields, grid, phase, places
 
     def template(self, band):
         """Template in a band, ``image``, ``width``, what a frame may differ from it by, ``squared``, and ``signal``."""

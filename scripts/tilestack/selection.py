@@ -20,6 +20,8 @@ ODD_PEAK_SHARE = 0.1
 STRETCHED_REACH, STRETCHED_CHANCE, FEWEST_PEAKS = 120.0, 0.06, 9
 # Response bends just below the full range of a sensor. ASSUME two percent: enough for the sensors at hand.
 SATURATED_SHARE = 0.98
+# Clusters of a batch in full mode: frames of one state follow each other. ASSUME.
+CLUSTERS = 3
 
 
 def decide(sessions, scan, tolerance_percent, given_filters=None):
@@ -272,18 +274,28 @@ def check(decided, assumptions):
     return "reduced" if n_used < assumptions["frames_reduced_threshold"] else "full"
 
 
-def disk_need_bytes(batches, canvas_share=1.5):
+def disk_need_bytes(batches, colours=False, full=False, canvas_share=1.5):
     """Bytes that a run writes at the most, from its plan.
 
     Parameters
     ----------
     batches : list of (int, int, int)
         Lights to be written, rows and columns of each batch; 0 lights of one that is done.
+    colours : bool
+        Whether three colours are drizzled beside the mosaic.
+    full : bool
+        Whether sums are kept by cluster too.
     canvas_share : float
         Box of a moved light over the light: 1 without rotation, 2.2 at 45 degrees for frames of 9:16. ASSUME 1.5.
     """
+    # Of a pixel: sums of a batch, and of a cluster in it; the synthetic frame of a cluster.
+    of_batch, of_cluster, synthetic = (60, 32, 38) if not colours else (60 + 150, 32 + 114, 38 + 150)
+    clusters = CLUSTERS if full else 0
+    of_batch += clusters * of_cluster
     prewarped = sum(2 * n * rows * columns for n, rows, columns in batches)
-    sums = sum(60 * rows * columns for n, rows, columns in batches if n)
+    sums = sum(of_batch * rows * columns for n, rows, columns in batches if n)
     largest = max((rows * columns for _, rows, columns in batches), default=0)
     products = 4 * 60 * largest  # planes of the reconstruction and the products, mosaic and colour
+    if full:
+        products += (clusters * synthetic + of_batch) * largest
     return int(canvas_share * (prewarped + sums + products))

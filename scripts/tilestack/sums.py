@@ -1,11 +1,10 @@
 """The image that partial sums add up to: sessions in the order of the plan, and its planes."""
 
-from collections import namedtuple
-
 import numpy as np
 
 from tilestack import masks
 from tilestack.kernels import coadd as kernel
+from tilestack.splitsums import Kind
 
 # Planes of the reconstruction: what a stack is made of.
 PLANES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "SPLIT", "MEAN", "IVAR", "ETA")
@@ -13,9 +12,6 @@ INTEGER_PLANES = {"NIM": "i4", "REJ": "i4", "MASK": "i2"}
 # A session with fewer frames at a pixel has no majority that could differ from the template.
 FEWEST_DIFFERING = 5
 
-
-# What a file of partial sums holds: names of the sums, of the counts, and of the sums of 1 / v.
-Kind = namedtuple("Kind", "sums counts ceiling")
 MOSAIC = Kind(kernel.SUMS, kernel.COUNTS, ("I_EVEN", "I_ODD"))
 
 

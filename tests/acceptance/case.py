@@ -81,8 +81,8 @@ class Case:
     @cached_property
     def base(self):
         if self.colour is None:
-            return planes(self.run.folder / "work/reconstruction.fits")
-        return planes(self.run.folder / "work/drizzled.fits", self.colour)
+            return planes(self.run.folder / "work" / self.run.files[0])
+        return planes(self.run.folder / "work" / self.run.files[1], self.colour)
 
     @cached_property
     def seen(self):
@@ -99,7 +99,7 @@ class Case:
         if not kept.exists():
             restack(self.run, self.folder / folder, **changes)
             np.save(kept.with_suffix(".npy"), self.added.ceiling if "added" in changes else 0)
-            (self.folder / folder / "drizzled.fits").rename(kept)
+            (self.folder / folder / self.run.files[1]).rename(kept)
         if "added" in changes:
             self.added.ceiling[:] = np.load(kept.with_suffix(".npy"))
         return planes(kept, self.colour)

@@ -95,7 +95,8 @@ def test_kernels__call_no_other_kernel_module():
 # Jobs that gather tables: a job costs its imports before it does anything.
 LEAN = (
     "scan_input reference channel_split tile_grid normalization_summary registration_summary global_metrics "
-    "global_metrics_summary common_overlap local_metrics_summary done"
+    "global_metrics_summary common_overlap local_metrics_summary session_clusters state_clustering synthetic_frames "
+    "verdict done"
 ).split()
 
 

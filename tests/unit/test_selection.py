@@ -207,3 +207,5 @@ def test_check__tells_the_mode(n, changes, mode):
 def test_disk_need__grows_with_frames_and_batches():
     one = selection.disk_need_bytes([(50, 1080, 1920)])
     assert 50 * 2 * 1080 * 1920 < one < selection.disk_need_bytes([(50, 1080, 1920)] * 2)
+    assert one < selection.disk_need_bytes([(50, 1080, 1920)], full=True)
+    assert one < selection.disk_need_bytes([(50, 1080, 1920)], colours=True)

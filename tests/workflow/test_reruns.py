@@ -14,6 +14,7 @@ from support import SMALL, Workdir, events, pixels, record, same_bits, simulate,
 
 # What all batches are added up to, and so is made again with a new night.
 ADDED_UP = ("reconstruction.fits", "drizzled.fits")
+ADDED_UP += ("synthetic_stack.fits", "synthetic_stack_drizzled.fits", "synthetic_stack.json")
 
 
 @pytest.fixture

@@ -38,6 +38,15 @@ def test_run__artifacts_and_events_match_their_schemas(finished):
             assert event["phase"] == sum(e["phase"] < event["phase"] for e in [{"phase": k} for k in range(18)])
 
 
+def test_run__is_validated_and_says_why_there_are_no_clusters(finished):
+    assert record(finished.run, "validation")["status"] == "ok"
+    for name in ("state_clustering", "synthetic_frames"):
+        assert (record(finished.run, name)["status"], record(finished.run, name)["reason"]) == (
+            "skipped",
+            "reduced_mode",
+        )
+
+
 def test_run__status_lists_products_with_their_checksums(finished):
     status = record(finished.run, "run_status")
     assert status["status"] == "ok" and len(status["products"]) >= 9

@@ -1,0 +1,68 @@
+"""Combine the synthetic frames of the run, where the stack is to be made of them."""
+
+import numpy as np
+
+from tilestack import combination, files, job, records
+
+DRAFTS = ("image", "drizzled")
+
+
+def synthetic_stack(paths, out, *, stacking, rejection):
+    """paths: reconstruction, drizzled, record (of TILE_RECONSTRUCTION), frames (synthetic_frames), channels; by session
+    clusters, synthetic, synthetic_drizzled, sums, drizzled_sums (the last two by session and batch); out: image,
+    drizzled, record."""
+    frames, record = records.read(paths["frames"]), records.read(paths["record"])
+    source = stacking["source"]
+    if source == "auto":
+        source = "synthetic" if frames["status"] == "ok" else "reconstruction"
+    result = {"source": source, "method": None, "variance_ratio": None, "factors": []}
+    if source == "reconstruction":
+        for key in DRAFTS:
+            with files.Writer(out[key], {"CONTENT": "the stack is that of the reconstruction"}):
+                pass
+    else:
+        weight, size = (np.array([frame[key] for frame in frames["frames"]], float) for key in ("weight", "frames"))
+        kappa, cap = (stacking[f"cluster_quality_{key}"] for key in ("kappa", "cap"))
+        factor = combination.factors(weight / np.maximum(size, 1), size, kappa, cap)
+        read = [records.read(path) for path in paths["clusters"]]
+        pattern, canvas = records.read(paths["channels"])["bayer_pattern"], record["canvas"]
+        settings = {**rejection, "method": stacking["method"]}
+        sessions = [
+            {
+                "split": session["split"],
+                "clusters": [cluster["id"] for cluster in session["clusters"]],
+                **{key: paths[key][k] for key in ("synthetic", "synthetic_drizzled", "sums", "drizzled_sums")},
+            }
+            for k, session in enumerate(read)
+        ]
+        mosaics = [{**s, "written": s["synthetic"]} for s in sessions]
+        step = 2 if pattern else 1
+        result["variance_ratio"] = combination.mosaic(
+            out["image"], mosaics, paths["reconstruction"], canvas, factor, settings, step
+        )
+        scale = record["drizzled"]["scale"] if record["drizzled"] else 1
+        colours = [{**s, "written": s["synthetic_drizzled"], "sums": s["drizzled_sums"]} for s in sessions]
+        fine = tuple(n * scale for n in canvas)
+        combination.drizzled(out["drizzled"], colours, paths["drizzled"], fine, factor, settings, pattern)
+        result |= {"method": stacking["method"], "factors": factor}
+    records.write(out["record"], result)
+
+
+def by_session(paths, n_batches):
+    """Lists of paths by session, in the order of the plan."""
+    paths = iter(paths)
+    return [[next(paths) for _ in range(n)] for n in n_batches.values()]
+
+
+if __name__ == "__main__":
+    with job.started(snakemake):
+        inputs, params = snakemake.input, snakemake.params
+        paths = {key: inputs[key] for key in ("reconstruction", "drizzled", "record", "frames", "channels")}
+        paths |= {key: list(inputs[key]) for key in ("clusters", "synthetic", "synthetic_drizzled")}
+        paths |= {key: by_session(inputs[key], params.n_batches) for key in ("sums", "drizzled_sums")}
+        synthetic_stack(
+            paths,
+            dict(snakemake.output.items()),
+            stacking=params.stacking,
+            rejection=params.rejection,
+        )

@@ -1,0 +1,240 @@
+"""STACKING from synthetic frames: their combination by accumulated weight, with rejection among them by choice."""
+
+import contextlib
+
+import numpy as np
+from astropy.io import fits
+
+from tilestack import bayer, colours, files, masks, splitsums, sums, synthetic
+from tilestack.kernels import coadd, drizzle
+from tilestack.prewarped import bands
+
+# Rows around a band that rejection looks at: neighbours of one colour.
+HALO = 2
+# With fewer frames at a pixel there is no majority.
+FEWEST_TO_REJECT = 3
+
+
+def factors(weights, sizes, kappa, cap):
+    """Extra factor exp(kappa Q) of each synthetic frame, at most 1.
+
+    Parameters
+    ----------
+    weights, sizes : (n,) float64 arrays
+        Mean weight of the frames of each cluster, and their number. Q is its logarithm: that of a cluster of twice the
+        weight, deeper or sharper, is larger by ln 2.
+    kappa, cap : float
+        ``stacking.cluster_quality_kappa``, and the largest ratio of two factors.
+    """
+    known = (weights > 0) & (sizes > 0)
+    quality = np.log(np.where(known, weights, weights[known].max(initial=1.0)))
+    result = np.exp(kappa * (quality - quality.max(initial=-np.inf)))
+    return np.maximum(result, 1 / cap)
+
+
+def combined(parts, factor, method, options, step):
+    """Sums over synthetic frames.
+
+    Parameters
+    ----------
+    parts : list of synthetic.Frames
+        By session, in a band of the canvas with HALO rows above and below.
+    factor : (n,) float64 array
+        Of each synthetic frame.
+    method : str
+        ``weighted``; ``rej``, the same without frames that differ; ``average``, by number of frames.
+    options : dict
+        ``kappa`` and ``range_tolerance`` of the rejection.
+    step : int
+        Pixels between neighbours of one colour.
+
+    Returns
+    -------
+    values : dict of str to (channels, h, w) float64 array
+        By the names of the sums; as if the weights of all pixels had the factor.
+    n, rejected : (channels, h, w) int64 arrays
+        Frames that count, and those that do not.
+    mask : (channels, h, w) int16 array
+    """
+    n, rejected, bare = (np.concatenate([getattr(part, key) for part in parts]) for key in ("n", "rejected", "bare"))
+    mask = np.bitwise_or.reduce([part.mask for part in parts]) & masks.DIFFERS
+    # Saturated samples count only where there is nothing else.
+    clean = (n > 0) & ~bare
+    used = np.where(clean.any(0), clean, n > 0)
+    values = {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values}
+    weight = values["W_EVEN"] + values["W_ODD"]
+    factor = np.broadcast_to(factor[:, None, None, None], weight.shape)
+    if method == "rej":
+        out = outliers(values, weight * factor, used, options, step)
+        rejected = rejected + np.where(out, n, 0)
+        used = used & ~out
+    elif method == "average":
+        factor = factor * n / np.where(weight > 0, weight, 1.0)
+    factor = np.where(used, factor, 0.0)
+    powers = {"EXPOSURE": used, "A": used, **dict.fromkeys(("W2V", "W2V_EVEN", "W2V_ODD"), factor**2)}
+    totals = {name: (np.where(used, value, 0.0) * powers.get(name, factor)).sum(0) for name, value in values.items()}
+    counted = np.where(used, n, 0).sum(0)
+    mask = mask | np.where((used & bare).any(0), masks.SATURATED, 0) | np.where(counted == 0, masks.NO_DATA, 0)
+    return totals, counted, rejected.sum(0), mask.astype(np.int16)
+
+
+def outliers(values, weight, used, options, step):
+    """Which synthetic frames differ from the weighted median by more than their known variances allow.
+
+    The limit is ``kappa`` times the root of the variance of the frame, that of the median (pi / 2 of that of the mean),
+    and the square of a share of the range in 3x3 neighbours of one colour, as clusters differ in seeing. Where those
+    beyond it would hold half of the weight all are kept.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        own = np.where(used, values["W_EVEN"] + values["W_ODD"], np.nan)
+        image = (values["WY_EVEN"] + values["WY_ODD"]) / own
+        squares = values["W2V"] if "W2V" in values else values["W2V_EVEN"] + values["W2V_ODD"]
+        variance = squares / own**2
+        weight = np.where(used, weight, 0.0)
+        middle = weighted_median(image, weight)
+        of_middle = np.pi / 2 * (weight**2 * np.nan_to_num(variance)).sum(0) / weight.sum(0) ** 2
+        spread = neighbour_range(middle, step)
+        allowed = options["kappa"] ** 2 * (variance + of_middle + (options["range_tolerance"] * spread) ** 2)
+        out = used & ((image - middle) ** 2 > allowed)
+    too_many = (weight * out).sum(0) >= 0.5 * weight.sum(0)
+    return out & ~too_many & (used.sum(0) >= FEWEST_TO_REJECT)
+
+
+def weighted_median(image, weight):
+    """Along the first axis: the value at which half of the weight is reached; NaN counts as no value."""
+    filled = np.where(np.isfinite(image), image, np.inf)
+    order = np.argsort(filled, axis=0, kind="stable")
+    share = np.cumsum(np.take_along_axis(np.where(np.isfinite(image), weight, 0.0), order, 0), axis=0)
+    at = (share >= 0.5 * share[-1]).argmax(0)
+    found = np.take_along_axis(np.take_along_axis(filled, order, 0), at[None], 0)[0]
+    return np.where(share[-1] > 0, found, np.nan)
+
+
+def neighbour_range(image, step):
+    """Largest less smallest of 3x3 neighbours at a distance along the last two axes; NaN is passed over."""
+    padded = np.pad(image, [(0, 0)] * (image.ndim - 2) + [(step, step)] * 2, constant_values=np.nan)
+    h, w = image.shape[-2:]
+    shifted = [padded[..., y : y + h, x : x + w] for y in (0, step, 2 * step) for x in (0, step, 2 * step)]
+    low, high = (np.full(image.shape, sign * np.inf) for sign in (1, -1))
+    for values in shifted:
+        low, high = np.fmin(low, values), np.fmax(high, values)
+    return np.where(high >= low, high - low, 0.0)
+
+
+class Source:
+    """Synthetic frames of a run.
+
+    Parameters
+    ----------
+    stack : contextlib.ExitStack
+    sessions : list of dict
+        ``clusters`` (names), ``split``, ``written`` (path of ``synthetic.write``) and ``sums`` (paths of its batches).
+    kind : splitsums.Kind
+    put_back_share : float
+    """
+
+    def __init__(self, stack, sessions, kind, put_back_share):
+        read = [
+            synthetic.Written(stack, session["written"], kind)
+            if session["split"]
+            else synthetic.Session(stack, session["sums"], session["clusters"], kind, put_back_share)
+            for session in sessions
+        ]
+        self.sessions = [(k, session) for k, session in enumerate(read) if session.n_channels]
+        self.sizes = [len(session["clusters"]) for session in sessions]
+        self.kind = kind
+
+    @property
+    def n_channels(self):
+        return self.sessions[0][1].n_channels if self.sessions else 0
+
+    def rows(self, width):
+        return synthetic.n_rows(self.kind, sum(len(s.clusters) for _, s in self.sessions), self.n_channels, width)
+
+    def add(self, band, halo, factor, method, options, step):
+        """``combined`` in a band, with so many rows around it."""
+        wide = (band[0] - halo - HALO, band[1], band[2] + 2 * (halo + HALO), band[3])
+        edges = np.concatenate([[0], np.cumsum(self.sizes)])
+        mine = np.concatenate([factor[edges[k] : edges[k + 1]] for k, _ in self.sessions])
+        values, *others = combined([s.frames(wide) for _, s in self.sessions], mine, method, options, step)
+        inner = (..., slice(HALO, -HALO), slice(None))
+        return {name: value[inner] for name, value in values.items()}, *(other[inner] for other in others)
+
+
+def _in_order(values, names):
+    """Sums in the order of a kernel; 0 where they are not kept."""
+    shape = values["W_EVEN"].shape
+    return np.stack([values.get(name, np.zeros(shape)) for name in names])
+
+
+def mosaic(out, sessions, reconstruction, canvas, factor, settings, step):
+    """Write the combination of the mosaics, in the planes of the reconstruction.
+
+    Plain and inverse-variance mean, which know no clusters, come from there.
+
+    Parameters
+    ----------
+    out, reconstruction : path
+    sessions : list of dict
+        As in ``Source``.
+    canvas : (int, int, int, int)
+    factor : (n,) float64 array
+    settings : dict
+        ``method``, ``kappa``, ``range_tolerance``, ``put_back_share``.
+    step : int
+
+    Returns
+    -------
+    float
+        Mean ratio of the variance of the reconstruction to that of the combination.
+    """
+    total, n = 0.0, 0
+    with contextlib.ExitStack() as stack:
+        source = Source(stack, sessions, splitsums.MOSAIC, settings["put_back_share"])
+        own = stack.enter_context(files.opened(reconstruction))
+        writer = stack.enter_context(files.Writer(out, {"LATTY0": canvas[0], "LATTX0": canvas[1]}))
+        image = sums.Planes(writer, sums.PLANES, 1, canvas)
+        for band in bands(canvas, source.rows(canvas[3])):
+            values, counts, rejected, mask = source.add(band, 0, factor, settings["method"], settings, step)
+            planes = sums.planes_of(_in_order(values, coadd.SUMS), counts[None], 0.0, rejected, mask)
+            here = slice(band[0] - canvas[0], band[0] - canvas[0] + band[2])
+            direct = {name: files.native(own[name].data[:, here]) for name in ("MEAN", "IVAR", "ETA", "VAR")}
+            with np.errstate(invalid="ignore", divide="ignore"):
+                ratio = direct["VAR"] / planes["VAR"]
+            planes |= {"MEAN": direct["MEAN"], "IVAR": direct["IVAR"], "ETA": direct["ETA"] * ratio}
+            image.put(band, planes)
+            known = np.isfinite(ratio)
+            total, n = total + ratio[known].sum(), n + known.sum()
+    return float(total / max(n, 1))
+
+
+def drizzled(out, sessions, reconstruction, canvas, factor, settings, pattern):
+    """Write the combination of the drizzled colours, in the planes of ``colours.add_up``; without any an empty file.
+
+    Parameters
+    ----------
+    canvas : (int, int, int, int)
+        In output pixels.
+    pattern : str or None
+        Bayer pattern of the lattice.
+    out, sessions, reconstruction, factor, settings
+        As in ``mosaic``.
+    """
+    with contextlib.ExitStack() as stack:
+        source = Source(stack, sessions, splitsums.DRIZZLED, settings["put_back_share"])
+        if not source.n_channels:
+            stack.enter_context(files.Writer(out, {"CONTENT": "nothing was to be drizzled"}))
+            return
+        own = stack.enter_context(files.opened(reconstruction))
+        writer = stack.enter_context(files.Writer(out, {"LATTY0": canvas[0], "LATTX0": canvas[1]}))
+        density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
+        headers = [fits.getheader(path) for session in sessions for path in session["sums"]]
+        drop = colours.drop_of([header for header in headers if header["NFRAMES"]])
+        image = sums.Planes(writer, colours.PLANES, source.n_channels, canvas)
+        rows = max(source.rows(canvas[3]) - 2 * (colours.HALO + HALO), colours.HALO)
+        for band in bands(canvas, rows):
+            values, counts, rejected, mask = source.add(band, colours.HALO, factor, settings["method"], settings, 1)
+            made = colours.planes_of(_in_order(values, drizzle.SUMS), counts[None], 0.0, rejected, mask, density, drop)
+            planes = {name: plane[:, colours.HALO : -colours.HALO] for name, plane in made.items()}
+            here = slice(band[0] - canvas[0], band[0] - canvas[0] + band[2])
+            image.put(band, {**planes, "MEAN": files.native(own["MEAN"].data[:, here])})

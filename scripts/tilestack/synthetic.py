@@ -1,0 +1,232 @@
+"""SYNTHETIC_FRAMES: the weighted mean of each cluster, and what they are combined to.
+
+A synthetic frame keeps its sum of weights at each pixel. So a rim that few of its frames reach counts by those few, a
+large cluster by its size, and the combination by weight is the weighted mean of all frames.
+"""
+
+import contextlib
+from collections import namedtuple
+
+import numpy as np
+
+from tilestack import files, masks, sums
+from tilestack.prewarped import bands
+
+# Images of synthetic frames (clusters, channels, h, w); of drizzled ones also the variance of the halves, and the sum
+# of the overlaps of drops.
+IMAGES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "WHT_EVEN", "WHT_ODD")
+INTEGERS = {"NIM": "i2", "REJ": "i2", "MASK": "i2"}
+# Bytes of sums that a band may hold.
+BAND_BYTES = 64e6
+# Parts of a session by cluster in a band: kept, rejected and saturated sums and counts.
+PARTS = 3
+
+# Sums of frames in a band: `values` by name (frames, channels, h, w), `n`, `rejected` and `bare` (only saturated
+# samples) likewise, and `mask` (channels, h, w).
+Frames = namedtuple("Frames", "values n rejected bare mask")
+
+
+def n_rows(kind, n_frames, n_channels, width):
+    """Rows of a band that fit into memory."""
+    return int(BAND_BYTES / (8 * PARTS * (len(kind.sums) + 3) * max(n_frames, 1) * n_channels * width))
+
+
+class Session:
+    """Clusters of a session, added up from its batches.
+
+    Parameters
+    ----------
+    stack : contextlib.ExitStack
+        Which closes the files.
+    paths : list of path
+        Files by cluster of its batches, ``splitsums.File``; or, where the session is not split, those of its sums.
+    clusters : list of str
+        Names of the clusters.
+    kind : splitsums.Kind
+    put_back_share : float
+        As in ``sums.add_sessions``.
+    """
+
+    def __init__(self, stack, paths, clusters, kind, put_back_share):
+        self.clusters, self.kind, self.put_back_share = clusters, kind, put_back_share
+        opened = [stack.enter_context(files.opened(path)) for path in paths]
+        self.batches = [
+            (hdus[0].header.get("CLUSTERS", " ".join(clusters)).split(), sums.Sums(hdus, kind))
+            for hdus in opened
+            if hdus[0].header["NFRAMES"]
+        ]
+        boxes = np.array([batch.box for _, batch in self.batches if min(batch.box[2:])])
+        self.n_channels = 0
+        self.box = (0, 0, 0, 0)
+        if len(boxes):
+            y0, x0 = boxes[:, :2].min(0)
+            y1, x1 = (boxes[:, :2] + boxes[:, 2:]).max(0)
+            self.box = (int(y0), int(x0), int(y1 - y0), int(x1 - x0))
+            names, batch = self.batches[0]
+            self.n_channels = len(batch.planes["W_EVEN"]) // len(names)
+
+    def frames(self, band):
+        """Sums of each cluster in a band, as ``Frames``.
+
+        What more than a share of the session's frames reject is put back, and where there are saturated samples only
+        these are taken: both as in ``sums.add_sessions``.
+        """
+        shape = (len(self.clusters), self.n_channels, *band[2:])
+        n_counts = len(self.kind.counts)
+        kept, lost, clipped = (np.zeros((len(self.kind.sums), *shape)) for _ in range(PARTS))
+        n, n_lost, n_clipped, rejected = (np.zeros(shape, np.int64) for _ in range(4))
+        for names, batch in self.batches:
+            mine = [self.clusters.index(name) for name in names]
+            values, counts, out = batch.rows(band)
+            apart = (len(names), self.n_channels, *band[2:])
+            n[mine] += counts[:n_counts].sum(0).reshape(apart)
+            rejected[mine] += counts[n_counts].reshape(apart)
+            kept[:, mine] += values.reshape(-1, *apart)
+            for name, total, count in (("REJECTED", lost, n_lost), ("SATURATED", clipped, n_clipped)):
+                total[:, mine] += out[name][0].reshape(-1, *apart)
+                count[mine] += out[name][1].sum(0).reshape(apart)
+        all_rejected = rejected.sum(0)
+        seen = n.sum(0) + all_rejected
+        differs = (all_rejected > self.put_back_share * seen) & (seen >= sums.FEWEST_DIFFERING)
+        kept += np.where(differs, lost, 0.0)
+        n += np.where(differs, n_lost, 0)
+        rejected[:, differs] = 0
+        bare = (n.sum(0) == 0) & (n_clipped.sum(0) > 0)
+        kept += np.where(bare, clipped, 0.0)
+        n += np.where(bare, n_clipped, 0)
+        mask = differs * masks.DIFFERS + bare * masks.SATURATED
+        values = dict(zip(self.kind.sums, kept, strict=True))
+        return Frames(values, n, rejected, bare & (n > 0), mask.astype(np.int16))
+
+
+def halves(name, frames):
+    """Sum of a name over both halves, where it is kept apart."""
+    return (
+        frames.values[name] if name in frames.values else frames.values[f"{name}_EVEN"] + frames.values[f"{name}_ODD"]
+    )
+
+
+def images(frames):
+    """Images of synthetic frames: name -> (frames, channels, h, w); NaN and weight 0 where a cluster has no data."""
+
+    def over(value, weight):
+        return value / np.where(weight > 0, weight, np.nan)
+
+    w_even, w_odd = frames.values["W_EVEN"], frames.values["W_ODD"]
+    weight, squares = w_even + w_odd, halves("W2V", frames)
+    made = {
+        "SCI": over(frames.values["WY_EVEN"] + frames.values["WY_ODD"], weight),
+        "VAR": over(squares, weight**2),
+        "WHT": weight,
+        "EXP": frames.values["EXPOSURE"],
+        "NIM": frames.n,
+        "REJ": frames.rejected,
+        "MASK": np.where(frames.n > 0, frames.mask | frames.bare * masks.SATURATED, frames.mask | masks.NO_DATA),
+        "EVEN": over(frames.values["WY_EVEN"], w_even),
+        "ODD": over(frames.values["WY_ODD"], w_odd),
+        "WHT_EVEN": w_even,
+        "WHT_ODD": w_odd,
+    }
+    if "W2V_EVEN" in frames.values:
+        made["VAR_EVEN"] = over(frames.values["W2V_EVEN"], w_even**2)
+        made["VAR_ODD"] = over(frames.values["W2V_ODD"], w_odd**2)
+        made["AREA"] = frames.values["A"]
+    return made
+
+
+def write(path, paths, clusters, kind, put_back_share):
+    """Write the synthetic frames of a session.
+
+    Parameters
+    ----------
+    path : path
+        FITS file: images (clusters, channels, h, w), by the names of ``images``; the box stands in the header. Without
+        images where there is nothing.
+    paths, clusters, kind, put_back_share
+        As in ``Session``.
+
+    Returns
+    -------
+    list of dict
+        Of each cluster: ``noise_adu``, the median standard deviation of its pixels, and ``coverage``, the share of the
+        box where it has data; an empty list where there is nothing.
+    """
+    with contextlib.ExitStack() as stack:
+        session = Session(stack, paths, clusters, kind, put_back_share)
+        box, names = session.box, list(IMAGES) + (["VAR_EVEN", "VAR_ODD", "AREA"] if "W2V_EVEN" in kind.sums else [])
+        cards = {"LATTY0": box[0], "LATTX0": box[1], "CLUSTERS": " ".join(clusters), "CHANNELS": session.n_channels}
+        writer = stack.enter_context(files.Writer(path, {**cards, "BUNIT": "adu"}))
+        if not session.n_channels:
+            return []
+        shape = (len(clusters), session.n_channels, *box[2:])
+        places = {name: writer.reserve(name, shape, INTEGERS.get(name, "f4")) for name in names}
+        samples, covered = [[] for _ in clusters], np.zeros(len(clusters))
+        for band in bands(box, n_rows(kind, len(clusters), session.n_channels, box[3])):
+            made = images(session.frames(band))
+            for k in range(len(clusters)):
+                for c in range(session.n_channels):
+                    first = ((k * shape[1] + c) * shape[2] + band[0] - box[0]) * shape[3]
+                    for name in names:
+                        values = made[name][k, c].astype(INTEGERS.get(name, "f4"))
+                        writer.put(places[name], values, first)
+                variance = made["VAR"][k]
+                samples[k].append(variance[:, ::4, ::4][np.isfinite(variance[:, ::4, ::4])])
+                covered[k] += (made["NIM"][k] > 0).mean() * band[2] / box[2]
+    return [
+        {
+            "noise_adu": float(np.sqrt(np.median(v))) if (v := np.concatenate(parts)).size else None,
+            "coverage": covered[k],
+        }
+        for k, parts in enumerate(samples)
+    ]
+
+
+class Written:
+    """Synthetic frames of a session as ``write`` left them, read as ``Session`` does."""
+
+    def __init__(self, stack, path, kind):
+        hdus = stack.enter_context(files.opened(path))
+        self.header, self.kind = hdus[0].header, kind
+        self.clusters, self.n_channels = self.header["CLUSTERS"].split(), self.header["CHANNELS"]
+        self.planes = {hdu.name: hdu.data for hdu in hdus[1:]}
+        self.box = (
+            self.header["LATTY0"],
+            self.header["LATTX0"],
+            *(self.planes["SCI"].shape[-2:] if self.planes else (0, 0)),
+        )
+
+    def frames(self, band):
+        """Sums of each cluster in a band, as ``Frames``."""
+        shape = (len(self.clusters), self.n_channels, *band[2:])
+        made = {name: np.zeros(shape, values.dtype.newbyteorder("=")) for name, values in self.planes.items()}
+        top, bottom = max(band[0], self.box[0]), min(band[0] + band[2], self.box[0] + self.box[2])
+        left, right = max(band[1], self.box[1]), min(band[1] + band[3], self.box[1] + self.box[3])
+        if top < bottom and left < right:
+            here = (..., slice(top - band[0], bottom - band[0]), slice(left - band[1], right - band[1]))
+            there = (
+                ...,
+                slice(top - self.box[0], bottom - self.box[0]),
+                slice(left - self.box[1], right - self.box[1]),
+            )
+            for name, values in self.planes.items():
+                made[name][here] = values[there]
+        made = {name: values.astype(float) if values.dtype.kind == "f" else values for name, values in made.items()}
+        w_even, w_odd = made["WHT_EVEN"], made["WHT_ODD"]
+        values = {
+            "W_EVEN": w_even,
+            "W_ODD": w_odd,
+            "WY_EVEN": w_even * np.nan_to_num(made["EVEN"]),
+            "WY_ODD": w_odd * np.nan_to_num(made["ODD"]),
+            "EXPOSURE": made["EXP"],
+        }
+        if "VAR_EVEN" in made:
+            values["A"] = made["AREA"]
+            values |= {
+                f"W2V_{half}": made[f"WHT_{half}"] ** 2 * np.nan_to_num(made[f"VAR_{half}"]) for half in ("EVEN", "ODD")
+            }
+        else:
+            values["W2V"] = made["WHT"] ** 2 * np.nan_to_num(made["VAR"])
+        mask = made["MASK"] if len(made["MASK"]) else np.zeros((1, *shape[1:]), np.int16)
+        bare = (mask & masks.SATURATED > 0) & (made["NIM"] > 0)
+        of_all = np.bitwise_or.reduce(mask & (masks.DIFFERS | masks.SATURATED), axis=0)
+        return Frames(values, made["NIM"].astype(np.int64), made["REJ"].astype(np.int64), bare, of_all.astype(np.int16))

@@ -1,0 +1,81 @@
+"""What is done to the planes of the stack by choice."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from hypothesis.extra.numpy import arrays
+
+from tilestack import finishing, job, masks
+
+MONO = np.zeros((2, 2), np.int64)
+
+
+def planes(seed=0, size=80):
+    rng = np.random.default_rng(seed)
+    y, x = np.indices((size, size))
+    image = rng.normal(1000, 2, (size, size))
+    for cy, cx, peak in ((20, 20, 400), (50.4, 33.7, 200), (60, 66.5, 2000)):
+        image += peak * np.exp(-4 * np.log(2) * ((y - cy) ** 2 + (x - cx) ** 2) / 2.0**2)
+    variance = np.full((size, size), 4.0) + np.maximum(image - 1000, 0) * 0.05
+    sky = image.astype(np.float32)
+    return {
+        **{name: sky.copy() for name in ("SCI", "EVEN", "ODD")},
+        "VAR": variance.astype(np.float32),
+        "MASK": np.zeros((size, size), np.int16),
+        "NIM": np.full((size, size), 10),
+        "REJ": np.zeros((size, size), int),
+    }
+
+
+def test_replace_defects__takes_out_lone_pixels_and_leaves_stars():
+    made = planes()
+    before = made["SCI"].copy()
+    hot = [(10, 40), (40, 10), (70, 12), (33, 60)]
+    for k, (y, x) in enumerate(hot):
+        for name in ("SCI", "EVEN", "ODD"):
+            made[name][y, x] += (60, 300, -80, 5000)[k]
+    assert finishing.replace_defects(made, MONO) == len(hot)
+    for name in ("SCI", "EVEN", "ODD"):
+        difference = np.abs(made[name] - before)
+        marked = made["MASK"] & masks.REPLACED > 0
+        assert (difference[~marked] == 0).all() and difference.max() < 12
+    assert sorted(map(tuple, np.argwhere(marked).tolist())) == sorted(hot)
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(bool, some.tuples(some.integers(1, 7), some.integers(1, 7))))
+def test_largest__is_the_largest_rectangle(good):
+    y, x, h, w = finishing._largest(good)
+    assert good[y : y + h, x : x + w].all()
+    rows, columns = good.shape
+    every = [
+        (b - a) * (d - c)
+        for a in range(rows)
+        for b in range(a + 1, rows + 1)
+        for c in range(columns)
+        for d in range(c + 1, columns + 1)
+        if good[a:b, c:d].all()
+    ]
+    assert h * w == max(every, default=0)
+
+
+def test_of_mosaic__cuts_all_planes_to_the_box_that_is_covered():
+    made, canvas = planes(size=96), (-40, 6, 96, 96)
+    y, x = np.indices((96, 96))
+    made["NIM"] = np.where((y >= 17) & (x < 70), 10, 3)
+    made["REJ"] = np.where((y == 40) & (x == 30), 1, 0)
+    made["NIM"][40, 30] = 9  # rejected, and so covered
+    whole = {name: plane.copy() for name, plane in made.items()}
+    cut, box, _ = finishing.of_mosaic(made, canvas, None, False, 0.8)
+    assert box == (-40 + 24, 6, 72, 64) and all(plane.shape == (72, 64) for plane in cut.values())
+    for name, plane in cut.items():
+        np.testing.assert_array_equal(plane, whole[name][24:, :64])
+    colours = {"SCI": np.arange(3 * 192 * 192).reshape(3, 192, 192)}
+    fine = finishing.of_colours(colours, canvas, box, 2, False)["SCI"]
+    np.testing.assert_array_equal(fine, colours["SCI"][:, 48:, :128])
+
+
+def test_covered_box__says_that_nothing_is_covered():
+    with pytest.raises(job.Stop, match="stacking.crop_coverage"):
+        finishing.covered_box(np.ones((40, 40), int), 2, (0, 0, 40, 40))

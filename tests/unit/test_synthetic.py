@@ -1,0 +1,227 @@
+"""Synthetic frames: their sums are those of the frames, whatever the clusters, and so is what they combine to."""
+
+import contextlib
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from tilestack import colours, combination, files, masks, splitsums, sums, synthetic
+from tilestack.kernels import coadd, drizzle
+
+SETTINGS = {"method": "weighted", "kappa": 4.5, "range_tolerance": 0.2, "put_back_share": 0.3}
+CANVAS = (-4, 2, 24, 30)
+KEPT, REJECTED, CLIPPED, MISSING = range(4)
+
+
+def batch_of(rng, n, box, level=100.0, channels=1):
+    """Random frames: value, weight, variance and mark of their pixels, all (n, channels, h, w)."""
+    shape = (n, channels, *box[2:])
+    marks = rng.choice(4, shape, p=(0.8, 0.06, 0.04, 0.1))
+    y, x = np.indices(box[2:]) + np.reshape(box[:2], (2, 1, 1))
+    marks[:, :, (abs(y - 2) < 2) & (abs(x - 9) < 2)] = REJECTED  # more than may be: these are put back
+    marks[:, :, (y == 6) & (x < 12)] = CLIPPED  # here are only saturated ones
+    marks[:, :, (y == 9) & (x < 12)] = MISSING
+    return rng.normal(level, 5, shape), rng.uniform(0.5, 2, shape), rng.uniform(20, 30, shape), marks
+
+
+def summed(frames, chosen, names, drizzled):
+    """Sums (3, n, c, h, w) and counts (3, m, c, h, w) of some frames."""
+    y, w, v, marks = frames
+    odd = (np.arange(len(y)) % 2)[:, None, None, None] * np.ones_like(y)
+    whole = {
+        "W2V": w * w * v,
+        "W2R": w * w * v,
+        "EXPOSURE": np.full_like(y, 10),
+        "IY": y / v,
+        "I": 1 / v,
+        "Y": y,
+        "A": w,
+    }
+    halved = {"WY": w * y, "W": w, "W2V": w * w * v, "IY": y / v, "I": 1 / v, "Y": y, "N": np.ones_like(y)}
+    made = {
+        f"{key}_{half}": value * (odd == k) for k, half in enumerate(("EVEN", "ODD")) for key, value in halved.items()
+    }
+    made |= whole | {"N": np.ones_like(y)}
+
+    def add(name, mark):
+        return np.where(marks == mark, made[name], 0)[chosen].sum(0)
+
+    kernel = names.SUMS
+    counts = ("N",) if drizzled else coadd.COUNTS
+    return (
+        np.array([[add(name, mark) for name in kernel] for mark in range(3)]),
+        np.array([[add(name, mark) for name in counts] for mark in range(3)]).astype(np.int32),
+    )
+
+
+def write_batch(folder, name, frames, clusters, box, drizzled):
+    """The files of a batch: its sums, and those by cluster."""
+    names = drizzle if drizzled else coadd
+    kinds = (colours.DRIZZLED, splitsums.DRIZZLED) if drizzled else (sums.MOSAIC, splitsums.MOSAIC)
+    counts = ("N",) if drizzled else coadd.COUNTS
+    n, channels = frames[0].shape[:2]
+    paths = folder / f"{name}_all.fits", folder / f"{name}_clusters.fits"
+    splits = splitsums.Split(["01"] * n, False), splitsums.Split(clusters, False)
+    for path, split, kind in zip(paths, splits, kinds, strict=True):
+        with splitsums.File(path, split, kind, (names.SUMS, counts), channels, box) as out:
+            for k, members in enumerate(split.members):
+                values, numbers = summed(frames, members, names, drizzled)
+                for c in range(channels):
+                    for row in range(0, box[2], 6):  # in bands
+                        rows = slice(row, row + 6)
+                        out.put(k, c, row, values[:, :, c, rows], numbers[:, :, c, rows])
+    return paths
+
+
+def night(folder, drizzled=False, channels=1, seed=0, levels=(100.0, 100.0, 100.0)):
+    """Two sessions of two batches, in other boxes, of three clusters and of one; the second is not split."""
+    rng = np.random.default_rng(seed)
+    sessions, boxes = [], [[(-4, 2, 20, 28), (-2, 4, 22, 26)], [(0, 2, 18, 30), (-4, 4, 16, 24)]]
+    for s, pair in enumerate(boxes):
+        whole, by_cluster = [], []
+        for b, box in enumerate(pair):
+            clusters = [f"{k % 3 + 1:02d}" for k in range(9)] if s == 0 else ["01"] * 5
+            parts = [batch_of(rng, 1, box, levels[int(name) - 1], channels) for name in clusters]
+            frames = tuple(np.concatenate(values) for values in zip(*parts, strict=True))
+            paths = write_batch(folder, f"{s}_{b}_{channels}", frames, clusters, box, drizzled)
+            whole.append(paths[0])
+            by_cluster.append(paths[1])
+        names = ["01", "02", "03"] if s == 0 else ["01"]
+        written = folder / f"{s}_{channels}_synthetic.fits"
+        kind = splitsums.DRIZZLED if drizzled else splitsums.MOSAIC
+        if s == 0:
+            synthetic.write(written, by_cluster, names, kind, SETTINGS["put_back_share"])
+        sessions.append({"clusters": names, "split": s == 0, "written": written, "sums": whole})
+    return sessions
+
+
+def direct(folder, sessions):
+    """The reconstruction: all batches added up."""
+    with contextlib.ExitStack() as stack:
+        opened = [[sums.Sums(stack.enter_context(files.opened(p))) for p in s["sums"]] for s in sessions]
+        planes = sums.planes_of(*sums.add_sessions(opened, CANVAS, SETTINGS["put_back_share"]))
+    with files.Writer(folder / "direct.fits", {}) as writer:
+        sums.Planes(writer, sums.PLANES, 1, CANVAS).put(CANVAS, planes)
+    return planes
+
+
+def combined(folder, sessions, factor=None, **changes):
+    factor = np.ones(4) if factor is None else np.asarray(factor, float)
+    ratio = combination.mosaic(
+        folder / "made.fits", sessions, folder / "direct.fits", CANVAS, factor, {**SETTINGS, **changes}, 1
+    )
+    with files.opened(folder / "made.fits") as hdus:
+        return {hdu.name: files.native(hdu.data) for hdu in hdus[1:]}, ratio
+
+
+def test_combination__is_the_direct_mean_of_all_frames(tmp_path):
+    sessions = night(tmp_path)
+    expected = direct(tmp_path, sessions)
+    made, ratio = combined(tmp_path, sessions)
+    assert ratio == pytest.approx(1, abs=1e-6)
+    for name in sums.PLANES:
+        limit = 1e-6 if name != "SPLIT" else 1e-4
+        np.testing.assert_allclose(made[name], expected[name], rtol=limit, atol=limit, err_msg=name)
+    mask = expected["MASK"]
+    assert (mask & masks.DIFFERS).any() and (mask & masks.SATURATED).any() and (mask & masks.NO_DATA).any()
+
+
+def test_combination__of_drizzled_colours_is_the_direct_mean_too(tmp_path):
+    sessions = night(tmp_path, drizzled=True, channels=3)
+    paths = paths_with_headers([session["sums"] for session in sessions])
+    colours.add_up(paths, tmp_path / "direct.fits", CANVAS, "GRBG", SETTINGS["put_back_share"])
+    combination.drizzled(
+        tmp_path / "made.fits", sessions, tmp_path / "direct.fits", CANVAS, np.ones(4), SETTINGS, "GRBG"
+    )
+    with files.opened(tmp_path / "made.fits") as made, files.opened(tmp_path / "direct.fits") as expected:
+        for name in colours.PLANES:
+            limit = 1e-6 if name != "SPLIT" else 1e-4
+            np.testing.assert_allclose(made[name].data, expected[name].data, rtol=limit, atol=limit, err_msg=name)
+
+
+def paths_with_headers(paths):
+    """The drop in the headers of the sums, as ``drizzling.write_sums`` leaves it."""
+    for session in paths:
+        for path in session:
+            with fits.open(path, mode="update") as hdus:
+                hdus[0].header.update({"DRZKERN": "square", "DRZFRAC": 0.7, "DRZSCALE": 1, "RAWAREA": 1.0})
+    return paths
+
+
+def test_synthetic__has_no_dark_rim_and_knows_its_coverage(tmp_path):
+    session = night(tmp_path)[0]
+    with files.opened(session["written"]) as hdus:
+        planes = {hdu.name: files.native(hdu.data) for hdu in hdus[1:]}
+    sparse = (planes["NIM"] > 0) & (planes["NIM"] <= 2)
+    assert sparse.any() and planes["SCI"].shape == (3, 1, 24, 28)
+    for chosen in (sparse, planes["NIM"] >= 5):
+        error = np.sqrt(planes["VAR"][chosen])
+        assert np.mean((planes["SCI"][chosen] - 100) / error) == pytest.approx(0, abs=5 / np.sqrt(chosen.sum()))
+    np.testing.assert_array_equal(np.isnan(planes["SCI"]), planes["NIM"] == 0)
+    np.testing.assert_array_equal(planes["WHT"] > 0, planes["NIM"] > 0)
+    np.testing.assert_allclose(planes["EXP"], 10 * planes["NIM"])
+
+
+def test_combination__rejects_a_synthetic_frame_that_differs_by_its_known_variance(tmp_path):
+    sessions = night(tmp_path, levels=(100.0, 100.0, 300.0))
+    direct(tmp_path, sessions)
+    plain, _ = combined(tmp_path, sessions)
+    clean, _ = combined(tmp_path, sessions, method="rej")
+    used = (plain["NIM"] >= 14) & (plain["MASK"] == 0)
+    assert np.median(plain["SCI"][used]) > 110
+    assert np.median(clean["SCI"][used]) == pytest.approx(100, abs=2)
+    assert (clean["NIM"] + clean["REJ"])[used].sum() == (plain["NIM"] + plain["REJ"])[used].sum()
+
+
+def test_combination__keeps_nearly_all_frames_that_agree(tmp_path):
+    sessions = night(tmp_path, seed=4)
+    direct(tmp_path, sessions)
+    plain, _ = combined(tmp_path, sessions)
+    kept, _ = combined(tmp_path, sessions, method="rej")
+    assert (kept["NIM"] < plain["NIM"]).mean() < 0.01
+
+
+def test_combination__by_number_counts_frames_and_not_weights(tmp_path):
+    sessions = night(tmp_path, levels=(100.0, 200.0, 300.0))
+    direct(tmp_path, sessions)
+    made, _ = combined(tmp_path, sessions, method="average")
+    with files.opened(sessions[0]["written"]) as hdus:
+        values, numbers = files.native(hdus["SCI"].data)[:, 0], files.native(hdus["NIM"].data)[:, 0]
+    # Where the first session alone has data.
+    expected = np.nansum(values * numbers, axis=0) / np.maximum(numbers.sum(0), 1)
+    here, n = made["SCI"][0][:, :28], made["NIM"][0][:, :28]
+    alone = (n == numbers.sum(0)) & (n > 0)
+    assert alone.sum() > 40
+    np.testing.assert_allclose(here[alone], expected[alone], rtol=1e-5)
+
+
+def test_factors__are_powers_of_the_mean_weight_within_their_cap():
+    weight, size = np.array([1.0, 2.0, 4.0, 0.01]), np.array([10, 20, 3, 5])
+    np.testing.assert_array_equal(combination.factors(weight, size, 0.0, 20.0), np.ones(4))
+    np.testing.assert_allclose(combination.factors(weight, size, 1.0, 20.0), [0.25, 0.5, 1.0, 0.05])
+    np.testing.assert_allclose(combination.factors(weight, size, 2.0, 100.0), [1 / 16, 1 / 4, 1.0, 0.01])
+
+
+def test_combination__with_a_factor_is_the_mean_with_these_weights(tmp_path):
+    sessions = night(tmp_path, levels=(100.0, 200.0, 300.0))
+    direct(tmp_path, sessions)
+    first, _ = combined(tmp_path, sessions, factor=(1, 1e-12, 1e-12, 1e-12))
+    with files.opened(sessions[0]["written"]) as hdus:
+        own = files.native(hdus["SCI"].data)[0]
+        clean = np.isfinite(own) & (files.native(hdus["MASK"].data)[0] == 0)
+    rows, columns = slice(0, 24), slice(0, 28)
+    np.testing.assert_allclose(first["SCI"][:, rows, columns][clean], own[clean], rtol=1e-6)
+
+
+def test_weighted_median__is_where_half_of_the_weight_lies():
+    image = np.array([1.0, 5.0, np.nan, 3.0])[:, None, None]
+    assert combination.weighted_median(image, np.array([1, 1, 9, 1.5])[:, None, None])[0, 0] == 3.0
+    assert combination.weighted_median(image, np.array([1, 9, 1, 1])[:, None, None])[0, 0] == 5.0
+    assert np.isnan(combination.weighted_median(np.full((2, 1, 1), np.nan), np.ones((2, 1, 1))))[0, 0]
+
+
+def test_neighbour_range__passes_over_what_is_missing():
+    image = np.array([[1, 2, np.nan, 9], [1, 4, 1, 1], [1, 1, 1, 1]], float)
+    assert combination.neighbour_range(image, 1)[2].tolist() == [3, 3, 3, 0]
+    assert combination.neighbour_range(image, 2)[0, 1] == 9 - 1

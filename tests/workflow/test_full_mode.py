@@ -1,0 +1,180 @@
+"""Full mode, gates and validation, through the whole workflow."""
+
+import json
+import shutil
+
+import jsonschema
+import numpy as np
+import pytest
+import yaml
+from astropy.io import fits
+
+from support import ROOT, Workdir, events, pixels, record, same_bits, simulate, stamps
+from tilestack import files
+
+NIGHT = ["--mono", "--n-frames", "18", "--state-frames", "6", "--fwhm-px", "3", "--cloud-share", "0", "--no-rotation"]
+FULL = "assumptions={frames_reduced_threshold: 18}"
+# What all nights are added up to, and so is made again with a new one.
+ADDED_UP = ("reconstruction.fits", "drizzled.fits")
+ADDED_UP += ("synthetic_stack.fits", "synthetic_stack_drizzled.fits", "synthetic_stack.json")
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A run in full mode at its end, never changed: a night of three states."""
+    work = Workdir(tmp_path_factory.mktemp("full"))
+    for name, seed in (("night1", "51"), ("night2", "52")):
+        simulate(work.root / name, *NIGHT, "--seed", seed)
+    work.snakemake("--config", "run_id=t", "input=[night1]", FULL)
+    work.run = work.root / "runs/t"
+    return work
+
+
+@pytest.fixture
+def lent(full, tmp_path):
+    """The run to change: put back afterwards, for at another path all its lights were others."""
+    shutil.copytree(full.root, tmp_path / "kept")
+    yield full
+    shutil.rmtree(full.root)
+    shutil.copytree(tmp_path / "kept", full.root)
+
+
+def planes(path):
+    with files.opened(path) as hdus:
+        return {hdu.name: files.native(hdu.data) for hdu in hdus[1:]}
+
+
+def end_of(run):
+    return events(run)[-1]
+
+
+def test_full_mode__groups_frames_and_says_so(full):
+    for path in (full.run / "artifacts").glob("*.json"):
+        schema = yaml.safe_load((ROOT / f"config/artifacts/{path.stem}.yaml").read_text())
+        jsonschema.Draft202012Validator(schema).validate(json.loads(path.read_text()))
+    ended = {e["phase_name"]: e for e in events(full.run) if e["type"] == "phase_end"}
+    assert ended["SCAN_INPUT"]["mode"] == "full" and ended["STATE_CLUSTERING"]["status"] == "ok"
+    clusters = record(full.run, "state_clustering")
+    assert ended["SYNTHETIC_FRAMES"]["synthetic_frames"] == clusters["sessions"][0]["n_clusters"] >= 2
+    assert sum(c["size"] for c in clusters["sessions"][0]["clusters"]) == len(clusters["frames"]) == 18
+    assert record(full.run, "stacking")["source"] == "synthetic"
+    assert record(full.run, "run_status")["status"] == "ok" and full.settled("--config", "run_id=t")
+
+
+def test_full_mode__stack_is_the_direct_one(full):
+    direct, ours = (planes(full.run / f"work/{name}.fits") for name in ("reconstruction", "synthetic_stack"))
+    for name, plane in direct.items():
+        # A difference of the halves is known to 1e-6 of these.
+        most = np.nanmax(np.abs(direct["SCI"])) if name == "SPLIT" else 1.0
+        np.testing.assert_allclose(ours[name], plane, rtol=1e-6, atol=1e-6 * most, err_msg=name)
+    np.testing.assert_array_equal(pixels(full.run)["PRIMARY"], ours["SCI"][0])
+
+
+def test_full_mode__new_night_runs_no_pixel_pass_of_the_old_one_and_gives_the_bits_of_all_at_once(lent):
+    old = {path: stamp for path, stamp in stamps(lent.run / "work").items() if path.name not in ADDED_UP}
+    lent.snakemake("--config", "run_id=t", "input=[night1,night2]")
+    new = stamps(lent.run / "work")
+    assert {path: new[path] for path in old} == old
+    found = record(lent.run, "state_clustering")
+    assert [s["session"] for s in found["sessions"]] == ["01_night1", "02_night2"]
+    assert all(s["n_clusters"] >= 2 for s in found["sessions"]) and len(found["frames"]) == 36
+    lent.snakemake("--config", "run_id=once", "input=[night1,night2]", FULL, cores=1)
+    assert same_bits(pixels(lent.run), pixels(lent.root / "runs/once"))
+    one, other = (planes(lent.root / f"runs/{r}/work/synthetic/02_night2.fits") for r in ("t", "once"))
+    assert same_bits(one, other)
+
+
+def test_full_mode__a_session_from_before_the_threshold_stays_one_frame(lent):
+    """A night that takes the run over the threshold changes nothing of the one before."""
+    keys = ["run_id=u", "input=[night1]", "assumptions={frames_reduced_threshold: 24}"]
+    lent.snakemake("--config", *keys)
+    run = lent.root / "runs/u"
+    assert record(run, "state_clustering")["reason"] == "reduced_mode"
+    assert record(run, "stacking")["source"] == "reconstruction"
+    old = {path: stamp for path, stamp in stamps(run / "work").items() if path.name not in ADDED_UP}
+    lent.snakemake("--config", "run_id=u", "input=[night1,night2]")
+    assert {path: stamps(run / "work")[path] for path in old} == old
+    assert record(run, "scan_input")["mode"] == "full" and record(run, "stacking")["source"] == "synthetic"
+    sessions = record(run, "state_clustering")["sessions"]
+    assert sessions[0]["n_clusters"] == 1 < sessions[1]["n_clusters"]
+    direct, ours = (planes(run / f"work/{name}.fits") for name in ("reconstruction", "synthetic_stack"))
+    for name in ("SCI", "VAR", "NIM", "REJ", "MASK", "EVEN", "ODD"):
+        np.testing.assert_allclose(ours[name], direct[name], rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def test_stacking__by_other_ways_redoes_the_last_phases_only(lent):
+    before, work = pixels(lent.run), stamps(lent.run / "work")
+    keys = "stacking={method: rej, cluster_quality_kappa: 1, crop_coverage: 0.9, cosmetic: true}"
+    lent.snakemake("--config", "run_id=t", keys)
+    changed = {path.name for path, stamp in stamps(lent.run / "work").items() if work.get(path) != stamp}
+    assert changed == {name for name in ADDED_UP if "synthetic" in name}
+    made, found = pixels(lent.run), record(lent.run, "stacking")
+    header, old = fits.getheader(lent.run / "outputs/stacked.fits"), found["crop"]
+    assert found["method"] == "rej" and found["replaced_px"] is not None
+    assert [header["LATTY0"], header["LATTX0"]] == old[:2]
+    for product in ("stacked", "stacked_rgb", "planes/even", "planes/odd_rgb", "planes/inverse_variance"):
+        assert list(pixels(lent.run, f"{product}.fits")["PRIMARY"].shape) == old[2:]
+    assert (made["NIM"] + made["REJ"] >= 0.9 * 18).all() and made["PRIMARY"].size < before["PRIMARY"].size
+    y0, x0 = (old[k] - record(lent.run, "common_overlap")["canvas"][k] for k in (0, 1))
+    was = before["PRIMARY"][y0 : y0 + old[2], x0 : x0 + old[3]]
+    difference = (made["PRIMARY"] - was) / np.sqrt(made["VAR"])
+    assert 0 < np.nanmedian(np.abs(difference)) < 0.5
+
+
+def test_validation__a_fault_ends_as_validation_failed_and_with_strict_as_an_error(lent):
+    path = lent.run / "outputs/stacked.fits"
+    rng = np.random.default_rng(3)
+    with fits.open(path, mode="update") as hdus:
+        noise = np.sqrt(np.nan_to_num(hdus["VAR"].data)) * rng.normal(size=hdus[0].data.shape)
+        hdus[0].data += noise.astype(np.float32)
+    lent.snakemake("--config", "run_id=t")
+    checks = record(lent.run, "validation")["checks"]
+    assert [c["name"] for c in checks if not c["ok"]] == ["background_rms"] and all(
+        c["advice"] for c in checks if not c["ok"]
+    )
+    assert end_of(lent.run)["status"] == "validation_failed"
+    status = record(lent.run, "run_status")
+    assert status["status"] == "validation_failed" and status["reason"] == "background_rms"
+    stacking = [e for e in events(lent.run) if e["type"] == "phase_end" and e["phase_name"] == "STACKING"]
+    assert stacking[-1]["status"] == "validation_failed"
+    said = lent.snakemake("--config", "run_id=t", "validation={strict: true}", fails=True)
+    assert "validation_failed" in said and end_of(lent.run)["status"] == "validation_failed"
+    for product in record(lent.run, "run_status")["products"]:
+        assert (lent.run / product["path"]).stat().st_size == product["bytes"]
+    lent.snakemake("--config", "run_id=t", "validation={strict: false}")
+    assert lent.settled("--config", "run_id=t")
+
+
+def lights(folder, n):
+    """Frames of noise alone: enough for what SCAN_INPUT decides."""
+    folder.mkdir()
+    rng = np.random.default_rng(n)
+    for k in range(n):
+        image = rng.normal(1000, 30, (96, 128)).astype(np.uint16)
+        header = fits.Header({"EXPTIME": 10.0, "DATE-OBS": f"2026-11-20T{20 + k // 60:02d}:{k % 60:02d}:00"})
+        fits.writeto(folder / f"light_{k:04d}.fits", image, header)
+
+
+@pytest.mark.parametrize(
+    ("n", "keys", "mode"),
+    [
+        (7, [], None),
+        (8, [], "reduced"),
+        (7, ["assumptions={allow_emergency_mode: true}"], "emergency"),
+        (199, [], "reduced"),
+        (200, [], "full"),
+    ],
+)
+def test_gates__by_the_events_of_a_run(workdir, n, keys, mode):
+    lights(workdir.root / "lights", n)
+    target = ["--", "runs/t/artifacts/scan_input.json"]
+    workdir.snakemake("--config", "run_id=t", "input=lights", *keys, *target, fails=mode is None)
+    story = events(workdir.root / "runs/t")
+    scan = next(e for e in story if e["type"] == "phase_end" and e["phase_name"] == "SCAN_INPUT")
+    if mode is None:
+        assert scan["status"] == "error" and story[-1]["status"] == "insufficient_frames"
+        assert "assumptions.frames_min" in story[-1]["message"] and "7 usable" in story[-1]["message"]
+    else:
+        assert (scan["status"], scan["mode"]) == ("ok", mode) and story[-1]["status"] == "ok"
+        warned = {e["code"] for e in story if e["type"] == "warning"}
+        assert ("emergency_mode" in warned) == (mode == "emergency")
