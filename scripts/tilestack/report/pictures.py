@@ -1,0 +1,169 @@
+"""Pictures of the report: previews, the two stacks to compare, and maps of the planes. Pixels are read once."""
+
+import base64
+import io
+
+import numpy as np
+from astropy.io import fits
+from matplotlib import image as images
+
+from tilestack import preview, products
+
+# Longer sides. With the qualities below they bound the size of the report, however large the stack is.
+PICTURE_PX, COMPARED_PX, DETAIL_PX, MAP_PX = 1400, 1000, 420, 320
+QUALITY = 88
+SIGMAS = 5.0
+
+
+def gather(run):
+    """All pictures and maps of a run.
+
+    Parameters
+    ----------
+    run : dict
+        Of ``contents.read``.
+
+    Returns
+    -------
+    dict
+        ``stack`` (data URI), ``stack_name``, ``compared`` (views, each ``name``, ``stack``, ``mean``, ``sigma`` as data
+        URIs, ``width``, ``height``), ``largest_sigma``, ``share_beyond`` (of pixels where both differ by over 3 sigma), ``maps``
+        (name -> (h, w) array), ``extent`` (x0, x1, y0, y1 of the maps, px), ``bottom_up``, ``config_hash``, ``object``.
+    """
+    outputs = run["folder"] / "outputs"
+    with fits.open(outputs / "stacked_rgb.fits", memmap=True) as hdus:
+        header = hdus[0].header
+        flip = products.bottom_up(header)
+        stack, variance = (native(hdus[name].data) for name in (0, "VAR"))
+    mean = native(fits.getdata(outputs / "planes/plain_mean_rgb.fits"))
+    stack, variance, mean = (np.atleast_3d(plane.T).T for plane in (stack, variance, mean))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sigma = (stack - mean) / np.sqrt(variance)
+    sigma = extreme(sigma.reshape(-1, *sigma.shape[-2:]), 1)
+    known = np.isfinite(sigma)
+    views = [compared("whole picture", stack, mean, sigma, flip, -(-max(stack.shape[-2:]) // COMPARED_PX))]
+    detail = busiest(stack)
+    views.append(compared("detail, every pixel", stack[:, *detail], mean[:, *detail], sigma[detail], flip, 1))
+    name = next(n for n in ("stacked_rgb_pcc", "stacked_rgb") if (outputs / f"previews/{n}.png").exists())
+    with fits.open(outputs / "stacked.fits", memmap=True) as hdus:
+        planes = {key: native(hdus[key].data) for key in ("NIM", "EXP", "REJ")}
+    shape = planes["NIM"].shape
+    return {
+        "stack": main_picture(outputs / f"previews/{name}.png"),
+        "stack_name": name,
+        "compared": views,
+        "largest_sigma": float(np.abs(sigma[known]).max()) if known.any() else None,
+        "share_beyond": float((np.abs(sigma[known]) > 3).mean()) if known.any() else None,
+        "maps": maps(planes),
+        "extent": (header.get("LATTX0", 0), header.get("LATTX0", 0) + shape[1], header.get("LATTY0", 0) + shape[0],
+                   header.get("LATTY0", 0)),
+        "bottom_up": flip,
+        "config_hash": header.get("CONFHASH"),
+        "object": header.get("OBJECT"),
+    }
+
+
+def native(plane):
+    return np.asarray(plane, plane.dtype.newbyteorder("="))
+
+
+def blocks(image, factor):
+    """Image (..., h, w) cut into blocks: (..., h / factor, factor, w / factor, factor); the rest at the rims is left out."""
+    h, w = (n // factor * factor for n in image.shape[-2:])
+    return image[..., :h, :w].reshape(*image.shape[:-2], h // factor, factor, w // factor, factor)
+
+
+def smaller(image, factor):
+    """Means over blocks; NaN where a pixel is NaN."""
+    return image if factor == 1 else blocks(image, factor).mean((-3, -1))
+
+
+def extreme(planes, factor):
+    """The value of largest magnitude over planes and blocks (c, h, w), NaN where nothing is known."""
+    filled = np.nan_to_num(planes)
+    cut = blocks(filled, factor)
+    high, low = cut.max((0, 2, 4)), cut.min((0, 2, 4))
+    value = np.where(high > -low, high, low)
+    return np.where(blocks(np.isfinite(planes), factor).any((0, 2, 4)), value, np.nan)
+
+
+def busiest(stack):
+    """Slices of the box of DETAIL_PX with most light above the sky: where a difference would be seen."""
+    plane = np.nan_to_num(stack[len(stack) // 2] - np.nanmedian(stack[len(stack) // 2]))
+    h, w = plane.shape
+    size_y, size_x = min(DETAIL_PX, h), min(DETAIL_PX, w)
+    step = max(min(size_y, size_x) // 4, 1)
+    # Capped, so that one bright star does not choose the place.
+    capped = np.clip(plane, 0, np.percentile(plane[:: max(1, h // 500), :: max(1, w // 500)], 99.5))
+    sums = np.zeros((h + 1, w + 1))
+    sums[1:, 1:] = capped.cumsum(0).cumsum(1)
+    ys, xs = np.arange(0, h - size_y + 1, step), np.arange(0, w - size_x + 1, step)
+    light = (
+        sums[np.ix_(ys + size_y, xs + size_x)]
+        - sums[np.ix_(ys, xs + size_x)]
+        - sums[np.ix_(ys + size_y, xs)]
+        + sums[np.ix_(ys, xs)]
+    )
+    y, x = np.unravel_index(np.argmax(light), light.shape)
+    return slice(ys[y], ys[y] + size_y), slice(xs[x], xs[x] + size_x)
+
+
+def compared(name, stack, mean, sigma, flip, factor):
+    """One view: both stacks under one stretch, and their difference."""
+    both = np.concatenate([smaller(stack, factor), smaller(mean, factor)], axis=-1)
+    shown = preview.stretched(both)
+    w = shown.shape[1] // 2
+    difference = sigma_picture(extreme(sigma[None], factor))
+    turn = slice(None, None, -1 if flip else 1)
+    return {
+        "name": name,
+        "stack": data_uri(shown[turn, :w], "jpeg"),
+        "mean": data_uri(shown[turn, w:], "jpeg"),
+        "sigma": data_uri(difference[turn], "jpeg"),
+        "width": w,
+        "height": shown.shape[0],
+    }
+
+
+def sigma_picture(sigma):
+    """Difference in sigma as a picture: orange where the tile stack is brighter, purple where it is fainter."""
+    from matplotlib import colormaps
+
+    scaled = np.clip(np.nan_to_num(sigma) / (2 * SIGMAS) + 0.5, 0, 1)
+    return (255 * colormaps["PuOr_r"](scaled)[..., :3] + 0.5).astype(np.uint8)
+
+
+def main_picture(path):
+    """A preview, small enough for the page."""
+    picture = images.imread(path)
+    picture = picture[..., :3] if picture.ndim == 3 else picture
+    factor = -(-max(picture.shape[:2]) // PICTURE_PX)
+    planes = smaller(np.moveaxis(np.atleast_3d(picture), -1, 0), factor)
+    shown = np.moveaxis((255 * planes + 0.5).astype(np.uint8), 0, -1)
+    return data_uri(shown[..., 0] if shown.shape[-1] == 1 else shown, "jpeg")
+
+
+def maps(planes):
+    """Coverage (frames), open time (s) and share rejected, each as means over blocks; NaN without data."""
+    factor = -(-max(planes["NIM"].shape) // MAP_PX)
+    frames, exposure, rejected = (
+        smaller(planes[key].astype(np.float32), factor) for key in ("NIM", "EXP", "REJ")
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = rejected / (frames + rejected)
+    nothing = frames == 0
+    return {
+        "frames": np.where(nothing, np.nan, frames),
+        "exposure_s": np.where(nothing, np.nan, exposure),
+        "rejected_share": share,
+    }
+
+
+def data_uri(picture, kind):
+    """A picture (h, w) or (h, w, 3) uint8 as a data URI, jpeg or png."""
+    stream = io.BytesIO()
+    options = {"quality": QUALITY, "subsampling": 0} if kind == "jpeg" else {}
+    images.imsave(
+        stream, np.ascontiguousarray(picture), format=kind, cmap="gray", vmin=0, vmax=255, pil_kwargs=options
+    )
+    return f"data:image/{kind};base64," + base64.b64encode(stream.getvalue()).decode()
