@@ -133,7 +133,8 @@ def heat(figure, ax, values, title, unit, *, extent=None, bottom_up=False, limit
     ax.set_xlabel("x (px)")
     ax.set_ylabel("y (px)")
     ax.locator_params(nbins=4)
-    bar = figure.colorbar(shown, ax=ax, shrink=0.85, pad=0.02)
+    # Within the axes' own frame, so that it is as high as the map.
+    bar = figure.colorbar(shown, cax=ax.inset_axes([1.04, 0, 0.05, 1]))
     bar.set_label(unit)
     bar.outline.set_visible(False)
     bar.locator = matplotlib.ticker.MaxNLocator(5)

@@ -290,31 +290,35 @@ def losses(read, frames, pictures, rows):
     labels = ["all light found", *(words.CAUSES.get(cause, cause) for cause, _, _ in steps), "in the stack"]
     figure, (ax,) = drawing.canvas(1, 1, height=0.32 * len(labels) + 0.9)
     lefts = [1.0, *(left for _, _, left in steps)]
+    edge = 100 + 0.03 * 100 * (1 - min(lefts)) + 0.05
     ax.barh(0, 100, color=MUTED, height=0.62)
-    ax.text(101, 0, "100 %", va="center", fontsize=8)
+    ax.text(edge, 0, "100 %", va="center", fontsize=8)
     for k, (_, share, left) in enumerate(steps, start=1):
         ax.barh(k, 100 * (lefts[k - 1] - left), left=100 * left, color=VERMILION, height=0.62)
-        ax.plot([100 * lefts[k - 1]] * 2, [k - 1.31, k + 0.31], color=MUTED, linewidth=0.8)
-        ax.text(101, k, f"\N{MINUS SIGN}{words.percent(share)}" if share > 0 else "nothing" if share == 0 else
+        ax.plot([100 * lefts[k - 1]] * 2, [k - 0.69, k - 0.31], color=MUTED, linewidth=0.8)
+        ax.text(edge, k, f"\N{MINUS SIGN}{words.percent(share)}" if share > 0 else "nothing" if share == 0 else
                 f"+{words.percent(-share)}", va="center", fontsize=8)
     ax.barh(len(labels) - 1, 100 * lefts[-1], color=BLUE, height=0.62)
-    ax.text(101, len(labels) - 1, words.percent(lefts[-1], 4), va="center", fontsize=8)
+    ax.text(edge, len(labels) - 1, words.percent(lefts[-1], 4), va="center", fontsize=8)
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.5, -0.5)
-    ax.set_xlim(max(0, 100 * min(lefts) - 8) if min(lefts) > 0.6 else 0, 112)
-    ax.set_xticks([tick for tick in ax.get_xticks() if tick <= 100])
-    ax.set_xlim(right=112)
+    lowest = max(0.0, np.floor(100 - 2.5 * (100 - 100 * min(lefts)) - 2))  # small losses are seen as well as large ones
+    ax.set_xlim(lowest, 100)
+    ax.set_xticks([tick for tick in ax.get_xticks() if lowest <= tick <= 100])
+    ax.set_xlim(lowest, lowest + (100 - lowest) / 0.88)
+    ax.spines.bottom.set_bounds(lowest, 100)
     ax.set_xlabel("squared S/N of faint light (% of the best possible with all lights found)")
     ax.grid(False, axis="y")
     return figure
 
 
-def plane_maps(pictures, fields):
+def plane_maps(pictures, fields, beside=0):
+    """Maps of planes, with room for other plots beside them."""
     shape = pictures["maps"]["frames"].shape
-    n = len(fields)
+    n = len(fields) + beside
     height = min(4.4, 7.6 / n * 0.72 * shape[0] / shape[1] + 0.8)
     figure, axes = drawing.canvas(1, n, height=height)
-    for ax, (values, title, unit) in zip(axes, fields, strict=True):
+    for ax, (values, title, unit) in zip(axes, fields, strict=False):
         known = values[np.isfinite(values)]
         limits = None
         if unit.startswith("%") and len(known):
@@ -364,25 +368,22 @@ def efficiency_map(read, pictures):
 
 def rejection(read, frames, pictures):
     share = 100 * pictures["maps"]["rejected_share"]
-    figure = plane_maps(pictures, [(share, "Rejected pixels", "% of the frames there"), (share, "", "%")])
-    figure.axes[-1].remove()  # the colour bar of the second place, which is that of the bars
+    figure = plane_maps(pictures, [(share, "Rejected pixels", "% of the frames there")], beside=1)
     ax = figure.axes[1]
-    ax.clear()
-    ax.set_aspect("auto")
     worst = culprits(read)[:10]
     numbers = {(row["night"], row["file"]): n for n, row in zip(frames.number, frames.rows, strict=True)}
     labels = [f"frame {numbers.get((f['session'], f['file']), '?')}" for f in worst]
-    streaks = [f["streak_px"] / 1000 for f in worst]
+    streaks = [min(f["streak_px"], f["rejected_px"]) / 1000 for f in worst]
     ax.barh(range(len(worst)), streaks, color=VERMILION, height=0.65, label="trails")
-    rest = [max(f["rejected_px"] - f["streak_px"], 0) / 1000 for f in worst]
+    rest = [f["rejected_px"] / 1000 - streak for f, streak in zip(worst, streaks, strict=True)]
     ax.barh(range(len(worst)), rest, left=streaks, color=BLUE, height=0.65, label="other")
     ax.set_yticks(range(len(worst)), labels)
     ax.invert_yaxis()
     ax.set_xlabel("rejected pixels (thousands)")
-    ax.set_title("Frames with most of them")
+    ax.set_title("Frames with most")
     ax.grid(True, color=GRID)
     ax.grid(False, axis="y")
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower right", bbox_to_anchor=(1.02, 0.98), ncols=2, columnspacing=0.8)
     return figure
 
 

@@ -25,7 +25,9 @@ COLUMNS = {
     "residual_px": ("Residual", "px", 3, "rms distance of matched stars"),
     "rejected_percent": ("Rejected", "%", 3, "share of its pixels that were rejected"),
 }
-TEXTS = ("file", "night", "time", "status", "flags")
+# What drifts through the night is held against its neighbours in time.
+COURSES = ("shift_px", "rotation_deg")
+NEIGHBOURS = 4
 
 
 def build(read):
@@ -46,7 +48,7 @@ def build(read):
         name: {(f["session"], f["file"]): f for f in read[name]["frames"]} if name in read else {}
         for name in ("registration", "global_metrics", "normalization", "tile_reconstruction")
     }
-    rows = []
+    rows, home = [], read["registration"]["reference_session"]
     for light in read["scan_input"]["files"]:
         key = (light["session"], light["name"])
         placed, measured, scaled, rejected = (tables[name].get(key, {}) for name in tables)
@@ -56,6 +58,7 @@ def build(read):
         if scaled.get("scale_method") in ("regression", "exposure"):
             codes.append("scaled_by_structure" if scaled["scale_method"] == "regression" else "scaled_by_exposure")
         streak = rejected.get("streak_px", 0) > 0
+        reference = light["name"] == read["registration"]["reference"] and light["session"] == home
         shift = placed.get("shift_px")
         rows.append(
             {
@@ -66,7 +69,7 @@ def build(read):
                 "status": "excluded" if light["status"] == "excluded" or not measured else "used",
                 "left_out": light["status"] == "excluded",  # before registration
                 "codes": codes,
-                "flags": [short(code) for code in dict.fromkeys(codes)] + ["satellite trail"] * streak,
+                "flags": [short(code) for code in dict.fromkeys(codes)] + ["trail"] * streak + ["reference"] * reference,
                 "reason": light["message"] or placed.get("reason"),
                 "fwhm_px": measured.get("fwhm_px"),
                 "roundness": measured.get("roundness"),
@@ -77,7 +80,7 @@ def build(read):
                 "weight": mean(measured.get("weight")),
                 "shift_px": float(np.hypot(*shift)) if shift else None,
                 "rotation_deg": placed.get("rotation_deg"),
-                "residual_px": placed.get("residual_px"),
+                "residual_px": None if reference else placed.get("residual_px"),
                 "rejected_percent": 100 * rejected["rejected_share"] if rejected else None,
                 "outliers": {},
             }
@@ -106,6 +109,8 @@ def mark(rows):
     """Note which values of a night stand out, in robust standard deviations."""
     for key in COLUMNS:
         values = records.array([row[key] for row in rows])
+        if key in COURSES:
+            values = off_course(values)
         known = values[np.isfinite(values)]
         sigma = spread(known)
         if len(known) < 5 or not sigma > 0:
@@ -113,6 +118,13 @@ def mark(rows):
         for row, z in zip(rows, (values - np.median(known)) / sigma, strict=True):
             if abs(z) > STANDS_OUT:
                 row["outliers"][key] = round(float(z), 1)
+
+
+def off_course(values):
+    """Difference of each value from the median of its neighbours in time."""
+    places = range(len(values))
+    around = [np.r_[values[max(k - NEIGHBOURS, 0) : k], values[k + 1 : k + 1 + NEIGHBOURS]] for k in places]
+    return np.array([v - np.median(a[np.isfinite(a)]) if np.isfinite(a).any() else np.nan for v, a in zip(values, around)])
 
 
 def text(row, key):
