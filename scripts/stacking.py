@@ -45,7 +45,7 @@ def stacking(paths, out, *, run_id, config_hash):
     for name, plane in COMPARISONS.items():
         products.write(out[name], planes[plane], {**cards, "CONTENT": f"{name} stack, for comparison"})
     products.write_drizzled(paths["drizzled"], out["drizzled"], cards, read["reconstruction"]["drizzled"])
-    preview.write(out["preview"], planes["SCI"], flip=products.bottom_up(cards))
+    preview.write(out["preview"], planes["SCI"], flip=products.bottom_up(cards), full=out["preview_full"])
     summary = {"frames": len(used), **{key: score[key] for key in ("eta_sb", "eta_pt", "t_eff_s", "fwhm_px")}}
     records.write(
         out["record"],

@@ -1,0 +1,159 @@
+"""BGE on products: the gradient of a stack, the guards that let it be subtracted, and the figure that shows it."""
+
+import numpy as np
+from matplotlib import figure
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from tilestack import bayer, files, gradient, robust, stars
+
+SIGMA, MAX_STARS = 4.0, 4000
+# Guards: change of a star's flux, and share of an object's light, that a model may take.
+# The share is an estimate with an error of a few per cent; models that eat an object take 20 % and more.
+MOST_STAR_CHANGE, MOST_OBJECT_SHARE = 0.005, 0.1
+RING_FWHM, APERTURE_FWHM = 5.0, 2.5
+
+
+def extracted(planes, options):
+    """Fit the background of a stack.
+
+    Parameters
+    ----------
+    planes : (c, h, w) float32 array, ADU
+    options : dict
+        ``method``, ``order`` of the configuration.
+
+    Returns
+    -------
+    dict
+        ``model`` (``gradient.Model`` or None), ``reason`` (code why there is none), ``boxes``, ``kept``, ``method``, ``order``,
+        ``channels`` (diagnostics by channel).
+    """
+    proxy = np.ascontiguousarray(planes.mean(0))
+    found = stars.find(proxy, None, sigma=SIGMA, max_stars=MAX_STARS, saturation=None)
+    mask = gradient.star_mask(proxy.shape, found, float(found["noise"][0]))
+    boxes = gradient.boxes_of(planes, mask)
+    known = np.isfinite(boxes.values).all(0)
+    if known.sum() < gradient.FEW_SAMPLES // 2:
+        return {"model": None, "reason": "too_few_samples", "boxes": boxes, "kept": known, "channels": []}
+    kind, order, kept, _ = gradient.choose(boxes, options["order"])
+    if options["method"] == "rbf":
+        kind, order = "rbf", min(order, 2)
+    model = gradient.fitted(boxes, kept, kind, order)
+    channels = [_diagnosis(c, planes[c], boxes, known, kept, model, found, kind, order) for c in range(len(planes))]
+    return {
+        "model": model,
+        "reason": _refusal(channels),
+        "boxes": boxes,
+        "kept": kept,
+        "method": "polynomial" if kind == "polynomial" else kind,
+        "order": order,
+        "channels": channels,
+    }
+
+
+def _diagnosis(c, plane, boxes, known, kept, model, found, kind, order):
+    """Numbers of one channel."""
+    values = model.at(boxes.y, boxes.x)[c]
+    rest = boxes.values[c] - values
+    return {
+        "amplitude_adu": float(np.ptp(values[known])),
+        "residual_adu": float(robust.spread(rest[kept])),
+        "before_adu": float(robust.spread(boxes.values[c][kept])),
+        "object_share": _object_share(c, boxes, known, kept, kind, order, rest),
+        "star_flux_change": _star_change(c, plane, found, model),
+    }
+
+
+def _object_share(c, boxes, known, kept, kind, order, rest):
+    """Share of the objects' light that the model may hold: by its error in holes of their shape elsewhere."""
+    objects = known & ~kept
+    height = float(np.mean(rest[objects])) if objects.any() else 0.0
+    if height <= 0 or objects.sum() < 9:
+        return 0.0
+    errors = []
+    for hole in (objects[::-1], objects[:, ::-1], objects[::-1, ::-1]):
+        test, train = kept & hole, kept & ~hole
+        if test.sum() >= 9 and train.sum() >= gradient.FEW_SAMPLES:
+            model = gradient.fitted(boxes, train, kind, order)
+            errors.append(float(np.mean(boxes.values[c][test] - model.at(boxes.y[test], boxes.x[test])[c])))
+    return abs(float(np.median(errors))) / height if errors else 0.0
+
+
+def _star_change(c, plane, found, model):
+    """Largest relative change of the flux of a bright star, by the curvature of the model over its aperture."""
+    if not len(found["x"]):
+        return 0.0
+    fwhm = float(np.median(found["fwhm"]))
+    n = min(len(found["x"]), 200)
+    x, y = (np.asarray(found[key], float)[:n] for key in ("x", "y"))
+    flux = np.asarray(found["flux"], float).reshape(len(found["x"]), -1)[:n, 0]
+    angle = np.arange(8) * np.pi / 4
+    ring_y = y[:, None] + RING_FWHM * fwhm * np.sin(angle)
+    ring_x = x[:, None] + RING_FWHM * fwhm * np.cos(angle)
+    size, (h, w) = max(plane.shape) / 2, plane.shape
+
+    def at(rows, columns):
+        return model.at((rows - (h - 1) / 2) / size, (columns - (w - 1) / 2) / size)[c]
+
+    bend = at(y, x) - at(ring_y, ring_x).mean(1)
+    good = flux > 30 * np.asarray(found["flux_error"], float).reshape(len(found["x"]), -1)[:n, 0]
+    change = np.abs(bend[good]) * np.pi * (APERTURE_FWHM * fwhm) ** 2 / flux[good]
+    return float(change.max()) if good.any() else 0.0
+
+
+def _refusal(channels):
+    """Why the model is not subtracted, from any channel: all or none."""
+    for channel in channels:
+        if channel["star_flux_change"] > MOST_STAR_CHANGE:
+            return "guard_stars"
+        if channel["object_share"] > MOST_OBJECT_SHARE:
+            return "guard_object"
+        if channel["residual_adu"] > 1.05 * channel["before_adu"]:
+            return "guard_flatness"
+    return None
+
+
+def over_sky(model, shape, boxes, kept):
+    """The model on all pixels, less its median over the samples, so that the level of the sky stays: (c, h, w) float32."""
+    level = np.median(model.at(boxes.y[kept], boxes.x[kept]), axis=1)
+    return gradient.evaluate(model, shape) - level[:, None, None].astype(np.float32)
+
+
+def of_mosaic(full, shape, pattern):
+    """The model for the mosaic of the same field: each pixel that of its colour; (h, w) float32."""
+    if pattern is None:
+        return full[0]
+    cell = bayer.channel_cell(pattern)
+    result = np.empty(shape, np.float32)
+    for y in (0, 1):
+        for x in (0, 1):
+            result[y::2, x::2] = full[cell[y, x]][y::2, x::2]
+    return result
+
+
+def draw(path, found, names):
+    """Figure: samples, model and what remains, by channel."""
+    boxes, kept = found["boxes"], found["kept"]
+    drawn = figure.Figure(figsize=(11, 3.4 * len(names)), dpi=90, layout="constrained")
+    axes = drawn.subplots(len(names), 3, squeeze=False)
+    model = found["model"]
+    for c, name in enumerate(names):
+        values = boxes.values[c]
+        fitted = model.at(boxes.y, boxes.x)[c] if model else np.full(values.shape, np.nan)
+        shown = values[kept] if kept.any() else np.zeros(1)
+        low, high = np.nanpercentile(shown, [0.5, 99.5])
+        pad = 0.1 * max(high - low, 1e-6)
+        for axis, part, title in (
+            (axes[c, 0], np.where(kept, values, np.nan), f"{name}: samples"),
+            (axes[c, 1], fitted, f"{name}: model"),
+        ):
+            drawn.colorbar(axis.imshow(part, vmin=low - pad, vmax=high + pad), ax=axis, label="ADU")
+            axis.set_title(title)
+        rest = values - fitted
+        spread = max(robust.spread(rest[kept & np.isfinite(rest)]) if model else 1.0, 1e-6)
+        drawn.colorbar(axes[c, 2].imshow(rest, vmin=-5 * spread, vmax=5 * spread, cmap="RdBu_r"), ax=axes[c, 2], label="ADU")
+        axes[c, 2].set_title(f"{name}: what remains, objects too")
+    for axis in axes.ravel():
+        axis.set_xticks([]), axis.set_yticks([])
+    with files.replacing(path) as draft:
+        FigureCanvasAgg(drawn).print_png(draft)
