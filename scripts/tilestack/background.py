@@ -8,8 +8,9 @@ from tilestack import bayer, files, gradient, robust, stars
 
 SIGMA, MAX_STARS = 4.0, 4000
 # Guards: change of a star's flux, and share of an object's light, that a model may take.
-# The share is an estimate with an error of a few per cent; models that eat an object take 20 % and more.
-MOST_STAR_CHANGE, MOST_OBJECT_SHARE = 0.005, 0.1
+# The share is an estimate, and large by chance where objects are faint: it counts where the error in the holes that it
+# comes from is more than MOST_HOLE of the gradient.
+MOST_STAR_CHANGE, MOST_OBJECT_SHARE, MOST_HOLE = 0.005, 0.1, 0.03
 RING_FWHM, APERTURE_FWHM = 5.0, 2.5
 
 
@@ -55,28 +56,31 @@ def _diagnosis(c, plane, boxes, known, kept, model, found, kind, order):
     """Numbers of one channel."""
     values = model.at(boxes.y, boxes.x)[c]
     rest = boxes.values[c] - values
+    share, hole = _object_share(c, boxes, known, kept, kind, order, rest)
     return {
         "amplitude_adu": float(np.ptp(values[known])),
         "residual_adu": float(robust.spread(rest[kept])),
         "before_adu": float(robust.spread(boxes.values[c][kept])),
-        "object_share": _object_share(c, boxes, known, kept, kind, order, rest),
+        "object_share": share,
+        "hole_adu": hole,
         "star_flux_change": _star_change(c, plane, found, model),
     }
 
 
 def _object_share(c, boxes, known, kept, kind, order, rest):
-    """Share of the objects' light that the model may hold: by its error in holes of their shape elsewhere."""
+    """Share of the objects' light that the model may hold, by its error (ADU) in holes of their shape elsewhere."""
     objects = known & ~kept
     height = float(np.mean(rest[objects])) if objects.any() else 0.0
     if height <= 0 or objects.sum() < 9:
-        return 0.0
+        return 0.0, 0.0
     errors = []
     for hole in (objects[::-1], objects[:, ::-1], objects[::-1, ::-1]):
         test, train = kept & hole, kept & ~hole
         if test.sum() >= 9 and train.sum() >= gradient.FEW_SAMPLES:
             model = gradient.fitted(boxes, train, kind, order)
             errors.append(float(np.mean(boxes.values[c][test] - model.at(boxes.y[test], boxes.x[test])[c])))
-    return abs(float(np.median(errors))) / height if errors else 0.0
+    error = abs(float(np.median(errors))) if errors else 0.0
+    return error / height, error
 
 
 def _star_change(c, plane, found, model):
@@ -106,7 +110,7 @@ def _refusal(channels):
     for channel in channels:
         if channel["star_flux_change"] > MOST_STAR_CHANGE:
             return "guard_stars"
-        if channel["object_share"] > MOST_OBJECT_SHARE:
+        if channel["object_share"] > MOST_OBJECT_SHARE and channel["hole_adu"] > MOST_HOLE * channel["amplitude_adu"]:
             return "guard_object"
         if channel["residual_adu"] > 1.05 * channel["before_adu"]:
             return "guard_flatness"
