@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 from astropy.io import fits
 
-from tilestack import fieldstars, files, job, plate, products, records, wcsfit
+from tilestack import fieldstars, files, job, plate, records, wcsfit
 
 
 def astrometry(paths, out, *, options, source, cache):
@@ -18,9 +18,7 @@ def astrometry(paths, out, *, options, source, cache):
     if options["enabled"]:
         catalogue = partial(fieldstars.of_field, source=source, cache=cache)
         found = plate.detections(planes)
-        result = plate.solve(
-            found, shape, header, options, size=shape[1] / lattice_shape[1], catalogue=catalogue
-        )
+        result = plate.solve(found, shape, header, options, size=shape[1] / lattice_shape[1], catalogue=catalogue)
     fit, sky = result["fit"], result.get("sky")
     size = lattice_shape[1] / shape[1]
     plate.write_header(out["wcs"], plate.cards_of(fit, shape), shape)

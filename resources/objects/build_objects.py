@@ -12,7 +12,9 @@ def key(name):
 
 
 def main():
-    query = "select name, ra, dec, messier, commonnames from objects where ra is not null and type not in ('NonEx', 'Dup')"
+    query = (
+        "select name, ra, dec, messier, commonnames from objects where ra is not null and type not in ('NonEx', 'Dup')"
+    )
     rows = {}
     for name, ra, dec, messier, common in sqlite3.connect(sys.argv[1]).execute(query):
         if re.search(r"[0-9][A-Z]+[0-9]*$| NED", name):

@@ -84,7 +84,7 @@ def _object_share(c, boxes, known, kept, kind, order, rest):
 
 
 def _star_change(c, plane, found, model):
-    """Largest relative change of the flux of a bright star, by the curvature of the model over its aperture."""
+    """Median relative change of the fluxes of bright stars, by the curvature of the model over their apertures."""
     if not len(found["x"]):
         return 0.0
     fwhm = float(np.median(found["fwhm"]))
@@ -102,7 +102,7 @@ def _star_change(c, plane, found, model):
     bend = at(y, x) - at(ring_y, ring_x).mean(1)
     good = flux > 30 * np.asarray(found["flux_error"], float).reshape(len(found["x"]), -1)[:n, 0]
     change = np.abs(bend[good]) * np.pi * (APERTURE_FWHM * fwhm) ** 2 / flux[good]
-    return float(change.max()) if good.any() else 0.0
+    return float(np.median(change)) if good.any() else 0.0
 
 
 def _refusal(channels):
@@ -155,7 +155,9 @@ def draw(path, found, names):
             axis.set_title(title)
         rest = values - fitted
         spread = max(robust.spread(rest[kept & np.isfinite(rest)]) if model else 1.0, 1e-6)
-        drawn.colorbar(axes[c, 2].imshow(rest, vmin=-5 * spread, vmax=5 * spread, cmap="RdBu_r"), ax=axes[c, 2], label="ADU")
+        drawn.colorbar(
+            axes[c, 2].imshow(rest, vmin=-5 * spread, vmax=5 * spread, cmap="RdBu_r"), ax=axes[c, 2], label="ADU"
+        )
         axes[c, 2].set_title(f"{name}: what remains, objects too")
     for axis in axes.ravel():
         axis.set_xticks([]), axis.set_yticks([])

@@ -1,8 +1,8 @@
 """PCC: gains of the colours, and zero points, from star colours against those of a catalogue.
 
-Each star gives m = 2.5 log10(F / F_green); m = a + s (C - C_white) with C = B - V. Errors of the catalogue's colours count as
-errors along the line (effective variance, Orear 1982, doi:10.1119/1.12972), and the slope has a Gaussian prior: sensors of
-one kind differ by less than few stars with poor colours can tell.
+Each star gives m = 2.5 log10(F / F_green); m = a + s (C - C_white) with C = B - V. Colours of the
+catalogue are first shrunk to their mean by their errors, which so do not flatten the line, and the slope has a Gaussian
+prior: sensors of one kind differ by less than few stars with poor colours can tell.
 """
 
 import numpy as np
@@ -20,7 +20,9 @@ SLOPE_RMS = 0.06
 CHANNEL_SLOPE, CHANNEL_SLOPE_RMS = 0.0, 0.3
 # Scatter of stars of one B - V: their spectra differ. Mag, of Pickles' dwarfs and giants.
 INTRINSIC = 0.03
-CLIP, FLOOR, ROUNDS = 2.5, 0.01, 3
+CLIP, ROUNDS = 2.5, 3
+# Least scatter of the colours in a field, mag. ASSUME: stars of any field differ by more.
+LEAST_SCATTER = 0.2
 ENOUGH, LEAST = 10, 5
 
 
@@ -51,6 +53,7 @@ def fit(m, m_error, colour, colour_error, *, slope, slope_rms, white):
     dict
         ``a`` at ``white``, ``a_error``, ``slope``, ``slope_of_stars`` (without prior), ``scatter`` (robust, mag), ``kept`` ((n,) bool).
     """
+    colour, colour_error = shrunk(colour, colour_error)
     x = colour - white
     base = np.hypot(m_error, INTRINSIC)
     s = np.clip(_theil_sen(x, m), slope - 3 * slope_rms, slope + 3 * slope_rms) if len(m) >= ENOUGH else slope
@@ -73,6 +76,19 @@ def fit(m, m_error, colour, colour_error, *, slope, slope_rms, white):
         "scatter": float(max(robust.spread(residual), 0.0)),
         "kept": kept,
     }
+
+
+def shrunk(colour, error):
+    """Colours as they most likely are, and their errors, when stars of a field scatter about a mean by a normal law.
+
+    An error in a colour flattens a line through it; the colour that is expected behind a measured one does not (Gelman et al.
+    2013, Bayesian Data Analysis, ch. 5).
+    """
+    weight = 1 / (error**2 + np.var(colour))
+    mean = (weight * colour).sum() / weight.sum()
+    within = max(float(np.mean((colour - mean) ** 2 - error**2)), LEAST_SCATTER**2)
+    share = within / (within + error**2)
+    return mean + share * (colour - mean), error * np.sqrt(share)
 
 
 def _map(x, m, base, colour_error, slope, slope_rms):
@@ -124,9 +140,7 @@ def gains(stars, camera, white):
         m = 2.5 * np.log10(stars["flux"][:, channel] / stars["flux"][:, 1])
         share = stars["flux_error"][:, [channel, 1]] / stars["flux"][:, [channel, 1]]
         error = 1.0857 * np.hypot(share[:, 0], share[:, 1])
-        fits.append(
-            fit(m, error, stars["b_v"], stars["b_v_error"], slope=slope, slope_rms=SLOPE_RMS, white=white)
-        )
+        fits.append(fit(m, error, stars["b_v"], stars["b_v_error"], slope=slope, slope_rms=SLOPE_RMS, white=white))
     kept = fits[0]["kept"] & fits[1]["kept"]
     worst = min(int(one["kept"].sum()) for one in fits)
     found = [10 ** (-0.4 * fits[0]["a"]), 1.0, 10 ** (-0.4 * fits[1]["a"])]

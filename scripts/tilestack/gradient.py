@@ -265,7 +265,12 @@ def _glow_of(y, x, light, order):
             if not (sign_y or sign_x):
                 continue
             # A light stands outside of the frame or at its rim: one within would be an object.
-            low = [reach_y * (0.9 if sign_y > 0 else -3), reach_x * (0.9 if sign_x > 0 else -3), np.log(0.25), np.log(0.3)]
+            low = [
+                reach_y * (0.9 if sign_y > 0 else -3),
+                reach_x * (0.9 if sign_x > 0 else -3),
+                np.log(0.25),
+                np.log(0.3),
+            ]
             high = [reach_y * (-0.9 if sign_y < 0 else 3), reach_x * (-0.9 if sign_x < 0 else 3), np.log(4), np.log(6)]
             start = [1.1 * sign_y * reach_y, 1.1 * sign_x * reach_x, np.log(0.6), 0.0]
             found = least_squares(residual, start, bounds=(low, high), max_nfev=40)

@@ -34,9 +34,7 @@ def year_of(header, default=2000.0):
 def detections(image_planes):
     """Stars of a stack, on the mean of its planes: as ``stars.find``."""
     planes = np.atleast_3d(np.asarray(image_planes, np.float32).T).T
-    return stars.find(
-        np.ascontiguousarray(planes.mean(0)), None, sigma=SIGMA, max_stars=MAX_STARS, saturation=None
-    )
+    return stars.find(np.ascontiguousarray(planes.mean(0)), None, sigma=SIGMA, max_stars=MAX_STARS, saturation=None)
 
 
 def solve(found, shape, header, options, *, size=1.0, catalogue):
@@ -156,9 +154,18 @@ def write_stars(path, sky, fit, shape):
         expected = fit.wcs.all_world2pix(np.column_stack([columns["ra_deg"], columns["dec_deg"]]), 0, quiet=True)
     inside = ((expected >= 0) & (expected <= [shape[1] - 1, shape[0] - 1])).all(1)
     columns |= {"x": expected[:, 0], "y": expected[:, 1]}
-    units = {"ra_deg": "deg", "dec_deg": "deg", "v": "mag", "b_v": "mag", "b_v_error": "mag", "x": "pixel", "y": "pixel"}
+    units = {
+        "ra_deg": "deg",
+        "dec_deg": "deg",
+        "v": "mag",
+        "b_v": "mag",
+        "b_v_error": "mag",
+        "x": "pixel",
+        "y": "pixel",
+    }
     table = fits.BinTableHDU.from_columns(
-        [fits.Column(name, "D", unit=units[name], array=values[inside]) for name, values in columns.items()], name="STARS"
+        [fits.Column(name, "D", unit=units[name], array=values[inside]) for name, values in columns.items()],
+        name="STARS",
     )
     with files.replacing(path) as draft:
         fits.HDUList([fits.PrimaryHDU(), table]).writeto(draft, checksum=True)

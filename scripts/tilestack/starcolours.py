@@ -124,9 +124,7 @@ def _aperture(planes, variance, mask, centre, radius, ring):
 
 def on_superpixels(sky, found):
     """Star positions in super-pixels of a mosaic from those in its pixels: (sky, found)."""
-    half = [
-        {**part, **{key: (np.asarray(part[key], float) - 0.5) / 2 for key in ("x", "y")}} for part in (sky, found)
-    ]
+    half = [{**part, **{key: (np.asarray(part[key], float) - 0.5) / 2 for key in ("x", "y")}} for part in (sky, found)]
     half[1]["fwhm"] = np.asarray(found["fwhm"], float) / 2
     return half
 

@@ -18,7 +18,13 @@ import skycatalogue  # noqa: E402
 from tilestack import fieldstars, plate, wcsfit  # noqa: E402
 
 SHAPE, SCALE, YEAR = (1080, 1920), 2.4, 2026.0
-PLACES = {"M 31": (10.68, 41.27), "M 42": (83.82, -5.39), "M 101": (210.8, 54.35), "Cygnus": (314.8, 44.5), "pole": (192.86, 27.13)}
+PLACES = {
+    "M 31": (10.68, 41.27),
+    "M 42": (83.82, -5.39),
+    "M 101": (210.8, 54.35),
+    "Cygnus": (314.8, 44.5),
+    "pole": (192.86, 27.13),
+}
 HINT = {"ra_deg": None, "dec_deg": None, "radius_deg": 2.0, "scale_arcsec_px": None, "object": None}
 
 
@@ -90,13 +96,23 @@ def main(n_fields=50):
         residuals.append(np.sqrt(np.mean(found["fit"].residual_arcsec ** 2)))
         errors.append(np.median(truth_error(found["fit"], pixel)))
         worst = truth_error(found["fit"], pixel).max()
-        print(f"{names[k % 5]} {k}: {len(found['fit'].stars)} stars, order {found['fit'].order}, rms {residuals[-1]:.2f}, truth {errors[-1]:.2f}, corner {worst:.2f} arcsec", flush=True)
-    print(f"solved {solved} of {n_fields}; rms residual median {np.median(residuals):.2f}, 90 % {np.quantile(residuals, 0.9):.2f} arcsec; to the truth median {np.median(errors):.2f}, 90 % {np.quantile(errors, 0.9):.2f}; CPU {np.median(seconds):.2f} s")
+        print(
+            f"{names[k % 5]} {k}: {len(found['fit'].stars)} stars, order {found['fit'].order}, rms {residuals[-1]:.2f}, truth {errors[-1]:.2f}, corner {worst:.2f} arcsec",
+            flush=True,
+        )
+    print(
+        f"solved {solved} of {n_fields}; rms residual median {np.median(residuals):.2f}, 90 % {np.quantile(residuals, 0.9):.2f} arcsec; to the truth median {np.median(errors):.2f}, 90 % {np.quantile(errors, 0.9):.2f}; CPU {np.median(seconds):.2f} s"
+    )
     false = 0
     for k in range(20):
         rng = np.random.default_rng([k, 5])
         xy = rng.uniform([0, 0], SHAPE[::-1], (120, 2))
-        stars = {"x": xy[:, 0], "y": xy[:, 1], "flux": np.sort(10 ** rng.uniform(0, 3, 120))[::-1], "position_error": np.full(120, 0.1)}
+        stars = {
+            "x": xy[:, 0],
+            "y": xy[:, 1],
+            "flux": np.sort(10 ** rng.uniform(0, 3, 120))[::-1],
+            "position_error": np.full(120, 0.1),
+        }
         false += solve(stars, header_of(PLACES[names[k % 5]]), ["seiza"])["fit"] is not None
     print(f"false solutions of 20 random star lists: {false}", flush=True)
     stars, centre, pixel, rng = field(PLACES["Cygnus"], 1000)
@@ -110,8 +126,14 @@ def main(n_fields=50):
     ):
         start = time.time()
         found = solve(stars, header_of(hint), solvers)
-        off = f"{np.median(truth_error(found['fit'], pixel)):.2f} arcsec" if found["fit"] else [t["reason"] for t in found["tries"]]
-        print(f"{label}: {'solved' if found['fit'] else 'not solved'} in {time.time() - start:.0f} s, {off}", flush=True)
+        off = (
+            f"{np.median(truth_error(found['fit'], pixel)):.2f} arcsec"
+            if found["fit"]
+            else [t["reason"] for t in found["tries"]]
+        )
+        print(
+            f"{label}: {'solved' if found['fit'] else 'not solved'} in {time.time() - start:.0f} s, {off}", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -20,9 +20,49 @@ from tilestack import colourfit  # noqa: E402
 
 WAVES = np.arange(3000.0, 10000.0, 10.0)
 # Passbands of Bessell (1990, PASP 102, 1181), from 3600 and 4700 A in steps of 100 A.
-BAND_B = [0, 0.03, 0.134, 0.567, 0.92, 0.978, 1, 0.978, 0.935, 0.853, 0.74, 0.64, 0.536, 0.424, 0.325, 0.235, 0.15, 0.095, 0.043]
+BAND_B = [
+    0,
+    0.03,
+    0.134,
+    0.567,
+    0.92,
+    0.978,
+    1,
+    0.978,
+    0.935,
+    0.853,
+    0.74,
+    0.64,
+    0.536,
+    0.424,
+    0.325,
+    0.235,
+    0.15,
+    0.095,
+    0.043,
+]
 BAND_B += [0.009, 0]
-BAND_V = [0, 0.03, 0.163, 0.458, 0.78, 0.967, 1, 0.973, 0.898, 0.792, 0.684, 0.574, 0.461, 0.359, 0.27, 0.197, 0.135, 0.081, 0.045]
+BAND_V = [
+    0,
+    0.03,
+    0.163,
+    0.458,
+    0.78,
+    0.967,
+    1,
+    0.973,
+    0.898,
+    0.792,
+    0.684,
+    0.574,
+    0.461,
+    0.359,
+    0.27,
+    0.197,
+    0.135,
+    0.081,
+    0.045,
+]
 BAND_V += [0.025, 0.017, 0.013, 0.009, 0]
 SENSORS = {
     "sony": ("sony", ["SONY_COLOR_SENSOR_R-UVIRCUT", "SONY_COLOR_SENSOR_G-UVIRCUT", "SONY_COLOR_SENSOR_B-UVIRCUT"]),
@@ -65,7 +105,10 @@ def extinction(e_b_v, airmass, rng):
 
 def main(path, n_fields=300):
     spectra, sensors = load(path)
-    bands = [np.interp(WAVES, first + 100 * np.arange(len(band)), band, left=0, right=0) for first, band in ((3600, BAND_B), (4700, BAND_V))]
+    bands = [
+        np.interp(WAVES, first + 100 * np.arange(len(band)), band, left=0, right=0)
+        for first, band in ((3600, BAND_B), (4700, BAND_V))
+    ]
 
     def b_v(spectrum):
         return -2.5 * np.log10(counts(spectrum, bands[0]) / counts(spectrum, bands[1]))
@@ -79,7 +122,9 @@ def main(path, n_fields=300):
         near = (found["v"] > 8) & (found["v"] < 11.3) & np.isfinite(found["b_v_error"])
         errors.append(found["b_v_error"][near])
     errors = np.concatenate(errors)
-    print(f"Tycho-2 colour errors, V 8 to 11.3: median {np.median(errors):.3f}, 90 % {np.quantile(errors, 0.9):.3f} mag")
+    print(
+        f"Tycho-2 colour errors, V 8 to 11.3: median {np.median(errors):.3f}, 90 % {np.quantile(errors, 0.9):.3f} mag"
+    )
     kinds = {"mixed": (-0.1, 1.4), "blue": (-0.1, 0.55), "red": (0.95, 1.45)}
     for sensor, (camera, curves) in sensors.items():
         for kind, (low, high) in kinds.items():
@@ -98,7 +143,12 @@ def main(path, n_fields=300):
                 bad = rng.uniform(size=10) < 0.05
                 flux[bad, rng.integers(3)] *= 10 ** rng.normal(0, 0.12)
                 error = rng.choice(errors, 10)
-                stars = {"flux": flux, "flux_error": 0.02 * flux, "b_v": true + rng.normal(0, error), "b_v_error": error}
+                stars = {
+                    "flux": flux,
+                    "flux_error": 0.02 * flux,
+                    "b_v": true + rng.normal(0, error),
+                    "b_v_error": error,
+                }
                 keep = (stars["b_v"] > -0.3) & (stars["b_v"] < 1.5)
                 stars = {key: values[keep] for key, values in stars.items()}
                 found = colourfit.gains(stars, camera, white)
@@ -106,7 +156,10 @@ def main(path, n_fields=300):
                 off.append(2.5 * np.log10([found["gains"][c] * sun[c] / sun[1] for c in (0, 2)]))
             off = np.array(off)
             rms, bias = np.sqrt((off**2).mean(0)), off.mean(0)
-            print(f"{sensor}, {kind}: rms R {rms[0]:.3f} B {rms[1]:.3f} mag, mean R {bias[0]:+.3f} B {bias[1]:+.3f}, {n_fields} fields", flush=True)
+            print(
+                f"{sensor}, {kind}: rms R {rms[0]:.3f} B {rms[1]:.3f} mag, mean R {bias[0]:+.3f} B {bias[1]:+.3f}, {n_fields} fields",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

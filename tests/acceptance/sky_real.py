@@ -73,7 +73,16 @@ def main(runs, data, names):
     colours = {name: json.loads((Path(runs, name) / "artifacts/pcc.json").read_text()) for name in names}
     for name, found in colours.items():
         if found["status"] == "ok":
-            keys = ("grade", "n_stars", "gains", "slopes", "slopes_of_stars", "residual_mag", "colour_check", "zero_points_mag")
+            keys = (
+                "grade",
+                "n_stars",
+                "gains",
+                "slopes",
+                "slopes_of_stars",
+                "residual_mag",
+                "colour_check",
+                "zero_points_mag",
+            )
             print(name, {key: found[key] for key in keys})
     measured = [name for name, found in colours.items() if found["status"] == "ok"]
     for one, other in zip(measured, measured[1:], strict=False):
@@ -84,7 +93,10 @@ def compare_telescopes(one, other):
     """Colours of the stars that two runs share, after calibration."""
     tables = []
     for run in (one, other):
-        table, gain = fits.getdata(run / "outputs/pcc_stars.fits", 1), json.loads((run / "artifacts/pcc.json").read_text())
+        table, gain = (
+            fits.getdata(run / "outputs/pcc_stars.fits", 1),
+            json.loads((run / "artifacts/pcc.json").read_text()),
+        )
         flux = table["flux"] * np.array(gain["gains"])
         good = table["fault"] == ""
         tables.append((np.column_stack([table["ra_deg"], table["dec_deg"]])[good], flux[good]))
@@ -95,7 +107,9 @@ def compare_telescopes(one, other):
     for name, c, d in (("R/G", 0, 1), ("B/G", 2, 1), ("B/R", 2, 0)):
         difference = 2.5 * np.log10(flux[k, c] / flux[k, d]) - 2.5 * np.log10(other_flux[j, c] / other_flux[j, d])
         error = 1.2533 * difference.std(ddof=1) / np.sqrt(len(k))
-        print(f"{one.name} - {other.name}, {name}: median {np.median(difference):+.3f} +- {error:.3f} mag, {len(k)} stars")
+        print(
+            f"{one.name} - {other.name}, {name}: median {np.median(difference):+.3f} +- {error:.3f} mag, {len(k)} stars"
+        )
 
 
 if __name__ == "__main__":
