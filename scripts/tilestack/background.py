@@ -26,8 +26,8 @@ def extracted(planes, options):
     Returns
     -------
     dict
-        ``model`` (``gradient.Model`` or None), ``reason`` (code why there is none), ``boxes``, ``kept``, ``method``, ``order``,
-        ``channels`` (diagnostics by channel).
+        ``model`` (``gradient.Model`` or None), ``reason`` (code why there is none), ``boxes``, ``kept``, ``method``,
+        ``order``, ``channels`` (diagnostics by channel).
     """
     proxy = np.ascontiguousarray(planes.mean(0))
     found = stars.find(proxy, None, sigma=SIGMA, max_stars=MAX_STARS, saturation=None)
@@ -118,7 +118,7 @@ def _refusal(channels):
 
 
 def over_sky(model, shape, boxes, kept):
-    """The model on all pixels, less its median over the samples, so that the level of the sky stays: (c, h, w) float32."""
+    """The model on all pixels, less its median over the samples, so that the sky keeps its level: (c, h, w) float32."""
     level = np.median(model.at(boxes.y[kept], boxes.x[kept]), axis=1)
     return gradient.evaluate(model, shape) - level[:, None, None].astype(np.float32)
 

@@ -10,8 +10,8 @@ from scipy.optimize import minimize_scalar
 
 from tilestack import robust
 
-# B - V of what becomes white: the Sun's type; mean of the medians of Sa, Sb, Sc and Sd galaxies (Roberts and Haynes 1994,
-# doi:10.1146/annurev.aa.32.090194.000555, table 1).
+# B - V of what becomes white: the Sun's type; mean of the medians of Sa, Sb, Sc and Sd galaxies (Roberts and Haynes
+# 1994, doi:10.1146/annurev.aa.32.090194.000555, table 1).
 WHITE_B_V = {"G2V": 0.65, "average_spiral": 0.61}
 # Slopes of red over green and blue over green by B - V at 0.65, Pickles' stars through the curves of colour sensors.
 SLOPES = {"canon": (0.43, -0.52), "sony": (0.49, -0.65)}
@@ -51,7 +51,8 @@ def fit(m, m_error, colour, colour_error, *, slope, slope_rms, white):
     Returns
     -------
     dict
-        ``a`` at ``white``, ``a_error``, ``slope``, ``slope_of_stars`` (without prior), ``scatter`` (robust, mag), ``kept`` ((n,) bool).
+        ``a`` at ``white``, ``a_error``, ``slope``, ``slope_of_stars`` (without prior), ``scatter`` (robust, mag),
+        ``kept`` ((n,) bool).
     """
     colour, colour_error = shrunk(colour, colour_error)
     x = colour - white
@@ -81,8 +82,8 @@ def fit(m, m_error, colour, colour_error, *, slope, slope_rms, white):
 def shrunk(colour, error):
     """Colours as they most likely are, and their errors, when stars of a field scatter about a mean by a normal law.
 
-    An error in a colour flattens a line through it; the colour that is expected behind a measured one does not (Gelman et al.
-    2013, Bayesian Data Analysis, ch. 5).
+    An error in a colour flattens a line through it; the colour that is expected behind a measured one does not (Gelman
+    et al. 2013, Bayesian Data Analysis, ch. 5).
     """
     weight = 1 / (error**2 + np.var(colour))
     mean = (weight * colour).sum() / weight.sum()

@@ -1,4 +1,4 @@
-"""Catalogue stars of a solved field: the embedded catalogue, or Gaia DR3 over the network, kept as a file for each field."""
+"""Catalogue stars of a solved field: the embedded catalogue, or Gaia DR3 over the network, kept in a file a field."""
 
 import logging
 from pathlib import Path
@@ -17,7 +17,8 @@ NEEDED = ("ra", "dec", "pmra", "pmdec", "ref_epoch", "phot_g_mean_mag", "phot_bp
 QUERY = """
 SELECT TOP {most} source_id, ra, dec, pmra, pmdec, ref_epoch, phot_g_mean_mag, phot_bp_mean_mag, phot_rp_mean_mag
 FROM gaiadr3.gaia_source
-WHERE 1 = CONTAINS(POINT('ICRS', ra, dec), CIRCLE('ICRS', {ra:.5f}, {dec:.5f}, {radius:.5f})) AND phot_g_mean_mag < {faintest}
+WHERE 1 = CONTAINS(POINT('ICRS', ra, dec), CIRCLE('ICRS', {ra:.5f}, {dec:.5f}, {radius:.5f}))
+  AND phot_g_mean_mag < {faintest}
 ORDER BY phot_g_mean_mag
 """
 # G - V_T and G - B_T by BP - RP, and where they hold (Gaia EDR3 documentation, section 5.5.1).

@@ -1,7 +1,7 @@
 """BGE: a smooth model of the background, fitted to boxes of sky between stars and objects.
 
-Samples as dynamic background extraction takes them: clipped means of boxes, stars masked by their brightness, objects by
-one-sided clipping. The model is a polynomial, with a term for vignetting or a glow where these predict boxes that were
+Samples as dynamic background extraction takes them: clipped means of boxes, stars masked by their brightness, objects
+by one-sided clipping. The model is a polynomial, with a term for vignetting or a glow where these predict boxes that were
 left out better, or a thin-plate spline on a quadratic (Wahba 1990). Only ever subtracted.
 """
 
@@ -16,7 +16,7 @@ from tilestack import robust
 
 # Boxes along the shorter side, and share of a box that must be free of stars.
 N_BOXES, LEAST_FREE = 40, 0.35
-# A star is masked as far as its wings (Moffat, beta 2.5) rise above this share of the pixel noise, in steps of brightness.
+# A star is masked as far as its wings (Moffat, beta 2.5) rise above this share of the pixel noise.
 WING_SHARE, LARGEST_STAR_PX = 0.05, 120.0
 # One-sided clipping of boxes, in robust deviations: objects are bright.
 HIGH, LOW, ROUNDS = 2.0, 4.0, 12
@@ -37,7 +37,7 @@ RADIAL = (4,)
 
 @dataclass
 class Boxes:
-    """Means of boxes: ``values``, ``errors`` (c, ny, nx; NaN: none), ``y``, ``x`` (ny, nx; -1 to 1 over the longer side)."""
+    """Means of boxes: ``values``, ``errors`` (c, ny, nx; NaN: none); ``y``, ``x`` (ny, nx) of ``scaled_places``."""
 
     values: np.ndarray
     errors: np.ndarray
@@ -140,8 +140,8 @@ def _clipped(values):
 def samples(boxes, kind="polynomial", order=3, start=None):
     """Boxes of sky for a model, one set for all channels: (ny, nx) bool.
 
-    From a low quantile of all boxes, or from a set that is known, the model is fitted to what is not above it and the set
-    found anew, until it stands.
+    From a low quantile of all boxes, or from a set that is known, the model is fitted to what is not above it and the
+    set found anew, until it stands.
     """
     known = np.isfinite(boxes.values).all(0)
     light = _light(boxes)
@@ -328,7 +328,7 @@ def _agreement(boxes, kept, kind, order):
 
 
 def _scores(boxes, sets):
-    """How many boxes each model foretells: of those left out of a fit, smoothly cut at a width that the best one reaches."""
+    """How many boxes each model foretells, of those left out of its fit; smoothly cut at a width that the best reaches."""
     light, folds = _light(boxes), _folds(boxes)
     known = np.isfinite(light)
     errors, widths = {}, []

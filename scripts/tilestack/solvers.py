@@ -1,7 +1,7 @@
 """Solvers of star lists: each gives rough sky coordinates or says why not.
 
-seiza searches near a hint in the embedded catalogue. The others know the whole sky by index files of their own and run as
-programs, where they are installed: a script of this workflow named astrometry.py would hide the package ``astrometry``.
+seiza searches near a hint in the embedded catalogue. The others know the whole sky by index files of their own and run
+as programs, where they are installed: a script of this workflow named astrometry.py would hide the package.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Sky coordinates of an image: fitted to matched catalogue stars, as FITS cards, and for images of another scale.
 
-Gnomonic projection (Calabretta and Greisen 2002, doi:10.1051/0004-6361:20021327) with SIP distortion (Shupe et al. 2005,
-ADASS XIV). About a fixed reference pixel the tangent-plane position is a polynomial of the pixel, so each fit is linear.
+Gnomonic projection (Calabretta and Greisen 2002, doi:10.1051/0004-6361:20021327) with SIP distortion (Shupe et al.
+2005, ADASS XIV). About a fixed reference pixel the place on the tangent plane is a polynomial, so each fit is linear.
 """
 
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ def refine(stars, sky, start, shape):
         wcs, order, kept = _fit(xy[ours], radec[theirs], weight[ours], wcs, shape)
     if kept.sum() < FEWEST or share < LEAST_SHARE:
         raise Refused(
-            f"{kept.sum()} stars and {share:.0%} of those of the catalogue match, expected {FEWEST} and {LEAST_SHARE:.0%}"
+            f"{kept.sum()} stars and {share:.0%} of the catalogue's match, expected {FEWEST} and {LEAST_SHARE:.0%}"
         )
     ours, theirs = ours[kept], theirs[kept]
     residual = np.hypot(*(tangent(radec[theirs], wcs.wcs.crval) - _plane(wcs, xy[ours])).T) * 3600
@@ -214,8 +214,8 @@ def geometry(wcs, shape):
     -------
     dict
         ``ra_deg``, ``dec_deg`` of the middle, ``scale_arcsec`` (geometric mean of both axes), ``rotation_deg`` (angle
-        of north from the direction of growing rows, towards growing columns), ``parity`` (1: east is to the left with north
-        up and rows growing upwards, as on the sky; -1: mirrored), ``field_deg`` (height, width).
+        of north from the direction of growing rows, towards growing columns), ``parity`` (1: with rows growing upwards
+        as on the sky; -1: mirrored), ``field_deg`` (height, width).
     """
     cd = wcs.wcs.cd
     determinant = np.linalg.det(cd)

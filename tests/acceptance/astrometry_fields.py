@@ -2,8 +2,8 @@
 
     astrometry_fields.py [fields]
 
-Catalogue stars at their places of 2026 under a telescope of 2.4 arcsec a pixel with distortion, any rotation and parity,
-centroid noise by brightness, faint stars and false detections; hints off by up to a degree.
+Catalogue stars at their places of 2026 under a telescope of 2.4 arcsec a pixel with distortion, any rotation and
+parity, centroid noise by brightness, faint stars and false detections; hints off by up to a degree.
 """
 
 import sys
@@ -96,13 +96,12 @@ def main(n_fields=50):
         residuals.append(np.sqrt(np.mean(found["fit"].residual_arcsec ** 2)))
         errors.append(np.median(truth_error(found["fit"], pixel)))
         worst = truth_error(found["fit"], pixel).max()
-        print(
-            f"{names[k % 5]} {k}: {len(found['fit'].stars)} stars, order {found['fit'].order}, rms {residuals[-1]:.2f}, truth {errors[-1]:.2f}, corner {worst:.2f} arcsec",
-            flush=True,
-        )
-    print(
-        f"solved {solved} of {n_fields}; rms residual median {np.median(residuals):.2f}, 90 % {np.quantile(residuals, 0.9):.2f} arcsec; to the truth median {np.median(errors):.2f}, 90 % {np.quantile(errors, 0.9):.2f}; CPU {np.median(seconds):.2f} s"
-    )
+        fit = found["fit"]
+        print(f"{names[k % 5]} {k}: {len(fit.stars)} stars, order {fit.order}, rms {residuals[-1]:.2f}", end=", ")
+        print(f"truth {errors[-1]:.2f}, corner {worst:.2f} arcsec", flush=True)
+    middle, high = ([np.quantile(values, q) for values in (residuals, errors)] for q in (0.5, 0.9))
+    print(f"solved {solved} of {n_fields}; rms residual median {middle[0]:.2f}, 90 % {high[0]:.2f} arcsec;", end=" ")
+    print(f"to the truth median {middle[1]:.2f}, 90 % {high[1]:.2f}; CPU {np.median(seconds):.2f} s", flush=True)
     false = 0
     for k in range(20):
         rng = np.random.default_rng([k, 5])

@@ -2,8 +2,8 @@
 
     bge_scenes.py [first seed] [seeds]
 
-A gradient of 260 ADU over a sky of noise 3, 900 stars, and a galaxy of 20 arcmin at 2.4 arcsec a pixel or a nebula over 40 % of
-the frame. Seed 1 was used while the models were built, with one shape of each kind; the shapes named new only here.
+A gradient of 260 ADU over a sky of noise 3, 900 stars, and a galaxy of 20 arcmin at 2.4 arcsec a pixel or a nebula over
+40 % of the frame. Seed 1 was used while the models were built, with one shape of each kind; the shapes named new only here.
 """
 
 import sys
@@ -119,9 +119,10 @@ def main(first=101, n_seeds=2):
                     old = worst.setdefault((kind, name), [0.0, 0.0])
                     worst[kind, name] = [max(old[0], rest), max(old[1], abs(taken))]
                 text = "; ".join(f"{name} {rest:.2f} % object {taken:+.1f} %" for name, (rest, taken) in result.items())
+                choice = f"{found['method']} {found['order']}, {found['reason'] or 'used'}"
                 star = max(channel["star_flux_change"] for channel in found["channels"])
                 print(
-                    f"{seed} {thing_name} {kind}: {text}; {found['method']} {found['order']}, {found['reason'] or 'used'}, stars {star:.1e}, {seconds:.1f} CPU s",
+                    f"{seed} {thing_name} {kind}: {text}; {choice}, stars {star:.1e}, {seconds:.1f} CPU s",
                     flush=True,
                 )
     for (kind, name), (rest, taken) in worst.items():

@@ -2,8 +2,8 @@
 
     pcc_fields.py SASP_data.fits [fields]
 
-The table of spectra (Pickles 1998) and of sensor curves lies in the package setiastrosuitepro on PyPI (GPL-3, 4 MB); it is read
-here and nowhere else. Sensors: Sony's colour sensor behind a UV/IR cut, and two Canon cameras.
+The table of spectra (Pickles 1998) and of sensor curves lies in the package setiastrosuitepro on PyPI (GPL-3, 4 MB); it
+is read here and nowhere else. Sensors: Sony's colour sensor behind a UV/IR cut, and two Canon cameras.
 """
 
 import re
@@ -157,7 +157,7 @@ def main(path, n_fields=300):
             off = np.array(off)
             rms, bias = np.sqrt((off**2).mean(0)), off.mean(0)
             print(
-                f"{sensor}, {kind}: rms R {rms[0]:.3f} B {rms[1]:.3f} mag, mean R {bias[0]:+.3f} B {bias[1]:+.3f}, {n_fields} fields",
+                f"{sensor}, {kind}: rms R {rms[0]:.3f} B {rms[1]:.3f} mag, mean R {bias[0]:+.3f} B {bias[1]:+.3f}",
                 flush=True,
             )
 

@@ -11,7 +11,7 @@ SHAPE, CENTRE, SCALE = (900, 1400), (192.7, 41.1), 2.4 / 3600
 
 
 def made(n, bend, seed, noise=0.05, parity=-1):
-    """Stars of a field with radial distortion (pixels at the end of the longer side), and a start that is 1.5 px off."""
+    """Stars of a field with radial distortion (pixels at the end of the longer side), and a start that is off."""
     rng = np.random.default_rng(seed)
     flat = rng.uniform([-680, -430], [680, 430], (n, 2))
     turn = np.array([[np.cos(0.6), -np.sin(0.6)], [np.sin(0.6), np.cos(0.6)]]) @ np.diag([parity, 1])
