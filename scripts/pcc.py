@@ -6,7 +6,7 @@ from tilestack import calibration, job, preview, products, records
 
 
 def pcc(paths, out, *, options):
-    """paths: image, before, mosaic, stars, astrometry, debayer, channels; out: image, stars, previews, figure, record."""
+    """paths: image, before, mosaic, stars and the records read below; out: image, stars, previews, figure, record."""
     read = {name: records.read(paths[name]) for name in ("astrometry", "debayer", "channels")}
     stack = calibration.opened(paths["image"])
     with fits.open(paths["before"]) as hdus:

@@ -1,8 +1,8 @@
 """BGE: a smooth model of the background, fitted to boxes of sky between stars and objects.
 
 Samples as dynamic background extraction takes them: clipped means of boxes, stars masked by their brightness, objects
-by one-sided clipping. The model is a polynomial, with a term for vignetting or a glow where these predict boxes that were
-left out better, or a thin-plate spline on a quadratic (Wahba 1990). Only ever subtracted.
+by one-sided clipping. The model is a polynomial, with a term for vignetting or a glow where these foretell boxes that
+were left out better, or a thin-plate spline on a quadratic (Wahba 1990). Only ever subtracted.
 """
 
 from dataclasses import dataclass, field
@@ -328,7 +328,7 @@ def _agreement(boxes, kept, kind, order):
 
 
 def _scores(boxes, sets):
-    """How many boxes each model foretells, of those left out of its fit; smoothly cut at a width that the best reaches."""
+    """How many boxes each model foretells, of those left out of its fit, within a width that the best one reaches."""
     light, folds = _light(boxes), _folds(boxes)
     known = np.isfinite(light)
     errors, widths = {}, []

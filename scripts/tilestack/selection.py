@@ -285,5 +285,5 @@ def disk_need_bytes(batches, canvas_share=1.5):
     prewarped = sum(2 * n * rows * columns for n, rows, columns in batches)
     sums = sum(60 * rows * columns for n, rows, columns in batches if n)
     largest = max((rows * columns for _, rows, columns in batches), default=0)
-    products = 4 * 60 * largest  # planes of the reconstruction and the products, mosaic and colour
+    products = 4 * 130 * largest  # planes of the reconstruction; products, mosaic and colour, without and with coordinates
     return int(canvas_share * (prewarped + sums + products))

@@ -2,8 +2,9 @@
 
     bge_scenes.py [first seed] [seeds]
 
-A gradient of 260 ADU over a sky of noise 3, 900 stars, and a galaxy of 20 arcmin at 2.4 arcsec a pixel or a nebula over
-40 % of the frame. Seed 1 was used while the models were built, with one shape of each kind; the shapes named new only here.
+A gradient of 260 ADU over a sky of noise 3, 900 stars, and a galaxy of 20 arcmin at 2.4 arcsec a pixel or a nebula
+over 40 % of the frame. Seed 1 was used while the models were built, with one shape of each kind; the shapes named new
+only here.
 """
 
 import sys

@@ -1,0 +1,168 @@
+"""The phases after the stack: sky coordinates, background, colours; continued alone, and repaired after a fault."""
+
+import json
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+
+import skycatalogue
+from support import ROOT, Workdir, events, record, stamps
+from tilestack import fieldstars
+
+LATER = {"astrometry": ["astrometry", "bge", "pcc"], "bge": ["bge", "pcc"], "pcc": ["pcc"]}
+
+
+@pytest.fixture(scope="module")
+def run(finished):
+    return finished.run
+
+
+def images(run):
+    for path in sorted((run / "outputs").rglob("*.fits")):
+        if "unsolved" not in path.parts:
+            with fits.open(path) as hdus:
+                yield from ((path, hdu.header, hdu.shape) for hdu in hdus if hdu.is_image and len(hdu.shape) >= 2)
+
+
+def test_astrometry__stars_of_the_catalogue_stand_where_the_header_says(run):
+    """Truth: the simulator's places of stars in the reference frame."""
+    found = record(run, "astrometry")
+    assert found["status"] == "ok" and found["solver"] == "seiza" and found["median_arcsec"] < 1
+    truth = json.loads((run / "lights/truth/truth.json").read_text())
+    transforms = {frame["file"]: np.array(frame["transform"]) for frame in truth["frames"]}
+    transform = transforms[record(run, "registration")["reference"]]
+    header = fits.getheader(run / "outputs/stacked.fits")
+    stars = {key: np.array(truth["stars"][key], float) for key in ("x", "y", "ra_deg", "dec_deg")}
+    known = np.isfinite(stars["ra_deg"])
+    plane = np.column_stack([stars["x"], stars["y"]])[known]
+    true = (plane - transform[:, 2]) @ np.linalg.inv(transform[:, :2]).T - [header["LATTX0"], header["LATTY0"]]
+    expected = WCS(header).all_world2pix(np.column_stack([stars["ra_deg"], stars["dec_deg"]])[known], 0)
+    inside = ((true > 0) & (true < [header["NAXIS1"], header["NAXIS2"]])).all(1)
+    assert np.median(np.hypot(*(expected - true)[inside].T)) < 0.3
+
+
+def test_astrometry__is_in_every_header_and_in_the_wcs_files(run):
+    middle = record(run, "astrometry")
+    seen = 0
+    for path, header, shape in images(run):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            wcs = WCS(header, naxis=2)
+        assert wcs.wcs.ctype[0].startswith("RA---TAN"), path
+        place = wcs.all_pix2world([[(shape[-1] - 1) / 2, (shape[-2] - 1) / 2]], 0)[0]
+        assert place == pytest.approx([middle["ra_deg"], middle["dec_deg"]], abs=1e-6), path
+        seen += 1
+    assert seen > 40
+    for name in ("stacked", "stacked_rgb"):
+        header = fits.getheader(run / f"outputs/{name}.wcs")
+        np.testing.assert_array_equal(
+            WCS(header, naxis=2).wcs.crval, WCS(fits.getheader(run / f"outputs/{name}.fits"), naxis=2).wcs.crval
+        )
+
+
+def test_products__pixels_are_those_that_stacking_and_debayer_wrote(run):
+    for name in ("stacked.fits", "stacked_rgb.fits", "planes/even.fits"):
+        with fits.open(run / "outputs" / name) as ours, fits.open(run / "outputs/unsolved" / name) as theirs:
+            for one, other in zip(ours, theirs, strict=True):
+                assert one.data.tobytes() == other.data.tobytes()
+
+
+def test_background__is_what_was_subtracted(run):
+    parts = [
+        fits.getdata(run / "outputs" / name)
+        for name in ("stacked_rgb.fits", "stacked_rgb_bge.fits", "planes/bge_model.fits")
+    ]
+    np.testing.assert_allclose(parts[0] - parts[1], parts[2], atol=2e-3)
+    assert np.nanmedian(parts[1], axis=(1, 2)) == pytest.approx(np.nanmedian(parts[0], axis=(1, 2)), rel=0.01)
+
+
+def test_colours__of_the_simulated_stars_are_white_where_they_should_be(run):
+    found = record(run, "pcc")
+    assert found["status"] == "ok" and found["grade"] in ("OK", "LOW")
+    # As simulated (simulation.scene): 2.5 log R/G is -0.35, B/G -0.30 at B - V 0.65, with the slopes of the prior.
+    white = -0.04  # of B - V, from there to the average spiral
+    for gain, offset, slope in zip(np.array(found["gains"])[[0, 2]], (-0.35, -0.30), (0.49, -0.65), strict=True):
+        assert -2.5 * np.log10(gain) == pytest.approx(offset + slope * white, abs=0.08)
+    header = fits.getheader(run / "outputs/stacked_rgb_pcc.fits")
+    assert header["MAGZERO"] == found["zero_points_mag"][1] and header["MAGZERO1"] == found["zero_points_mag"][0]
+    sky = np.nanmedian(fits.getdata(run / "outputs/stacked_rgb_pcc.fits"), axis=(1, 2))
+    assert np.ptp(sky) < 0.02 * sky.mean()
+    table = fits.getdata(run / "outputs/pcc_stars.fits", 1)
+    assert (table["fault"] == "").sum() == found["n_stars"]
+
+
+def continued(finished, tmp_path):
+    """A copy of the finished run."""
+    work = Workdir(tmp_path / "copy")
+    shutil.copytree(finished.root, work.root)
+    work.run = work.root / "runs/demo"
+    return work
+
+
+def test_forcerun__continues_from_a_phase_and_nothing_earlier_runs(finished, tmp_path):
+    work = continued(finished, tmp_path)
+    (work.run / "outputs/unsolved").chmod(0o555)
+    for phase, expected in LATER.items():
+        before = stamps(work.run)
+        work.snakemake("--config", "run_id=demo", "--forcerun", phase)
+        after = stamps(work.run)
+        begun = [
+            e["phase_name"] for e in events(work.run) if e["type"] in ("run_start", "phase_start") and "phase_name" in e
+        ]
+        last = begun[-len(expected) - 1 :]
+        assert last == [name.upper() for name in expected] + ["DONE"], last
+        for path, stamp in before.items():
+            if path.parts[0] == "work" or "unsolved" in path.parts or path.parts[0] == "lights":
+                assert after[path] == stamp, path
+        assert work.settled("--config", "run_id=demo")
+    (work.run / "outputs/unsolved").chmod(0o755)
+
+
+def test_forcerun__that_fails_is_repaired_by_the_same_command(finished, tmp_path):
+    work = continued(finished, tmp_path)
+    products = {path.relative_to(work.run) for path in (work.run / "outputs").rglob("*") if path.is_file()}
+    table = work.run / "outputs/field_stars.fits"
+    content, stamp = table.read_bytes(), table.stat()
+    table.write_bytes(b"broken")  # a fault put in
+    said = work.snakemake("--config", "run_id=demo", "--forcerun", "pcc", fails=True)
+    assert "pcc" in said and events(work.run)[-1]["status"] == "error"
+    assert (work.run / "outputs/stacked.fits").exists() and (work.run / "outputs/stacked_rgb.fits").exists()
+    table.write_bytes(content)
+    import os
+
+    os.utime(table, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    work.snakemake("--config", "run_id=demo", "--forcerun", "pcc")
+    assert {path.relative_to(work.run) for path in (work.run / "outputs").rglob("*") if path.is_file()} == products
+    assert events(work.run)[-1]["status"] == "ok" and record(work.run, "pcc")["status"] == "ok"
+
+
+def test_phases__switched_off_or_without_coordinates_pass_their_image_through(finished, tmp_path):
+    work = continued(finished, tmp_path)
+    off = ["astrometry={enabled: false}", "bge={enabled: false}"]
+    work.snakemake("--config", "run_id=demo", *off)
+    reasons = {name: record(work.run, name)["reason"] for name in LATER}
+    assert reasons == {"astrometry": "switched_off", "bge": "switched_off", "pcc": "no_sky_coordinates"}
+    image = fits.getdata(work.run / "outputs/stacked_rgb.fits")
+    for name in ("stacked_rgb_bge.fits", "stacked_rgb_pcc.fits"):
+        np.testing.assert_array_equal(fits.getdata(work.run / "outputs" / name), image)
+    assert "CTYPE1" not in fits.getheader(work.run / "outputs/stacked.fits")
+    assert events(work.run)[-1]["status"] == "ok" and record(work.run, "run_status")["status"] == "ok"
+
+
+def test_catalogue__gaia_without_a_network_falls_back_with_a_warning(finished, tmp_path, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing answers there
+    work = continued(finished, tmp_path)
+    work.snakemake("--config", "run_id=demo", "catalogue={source: gaia}")
+    found = record(work.run, "astrometry")
+    assert found["catalogue"] == "Tycho-2" and found["warnings"] == {"catalogue_fallback": 1}
+    assert any(e["type"] == "warning" and e["code"] == "catalogue_fallback" for e in events(work.run))
+
+
+def test_catalogue__columns_are_those_of_the_embedded_one():
+    assert set(fieldstars.COLUMNS) <= skycatalogue.cone(10, 10, 0.5).keys()
+    assert (ROOT / "resources/objects/objects.csv").stat().st_size < 1e6
