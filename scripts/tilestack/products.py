@@ -128,7 +128,7 @@ def write(path, image, header_cards, planes=(), tables=(), history=()):
         NaN marks no data.
     header_cards : dict
     planes : iterable of (str, array)
-        Name and pixels of further images.
+        Name and pixels of further images; MASK comes first.
     tables : iterable of astropy.io.fits.BinTableHDU
     history : iterable of str
     """
@@ -136,6 +136,8 @@ def write(path, image, header_cards, planes=(), tables=(), history=()):
     hdus[0].header.update(header_cards)
     for line in history:
         hdus[0].header.add_history(line)
+    # Siril takes a file for a sequence, and fails, where the second image is of the type and size of the first.
+    planes = sorted(planes, key=lambda plane: plane[0] != "MASK")
     hdus += [fits.ImageHDU(values, name=name) for name, values in planes]
     for hdu in hdus[1:]:
         if hdu.name == "MASK":

@@ -285,5 +285,6 @@ def disk_need_bytes(batches, canvas_share=1.5):
     prewarped = sum(2 * n * rows * columns for n, rows, columns in batches)
     sums = sum(60 * rows * columns for n, rows, columns in batches if n)
     largest = max((rows * columns for _, rows, columns in batches), default=0)
-    products = 4 * 130 * largest  # planes of the reconstruction; products, mosaic and colour, without and with coordinates
+    # Planes of the reconstruction, and the products, mosaic and colour, twice: without and with sky coordinates.
+    products = 4 * 130 * largest
     return int(canvas_share * (prewarped + sums + products))
