@@ -6,8 +6,8 @@ from tilestack import bayer, files, products
 from tilestack.kernels import debayer as kernel
 
 COMPARISONS = {"even": "EVEN", "odd": "ODD", "plain_mean": "MEAN"}
-# Where neighbours fill in for more than this share of the pixels of a colour the mosaic is the better product: measured,
-# drizzle has the narrower red and blue stars at 0.04, the mosaic at 0.26 (docs/decisions.md).
+# Where neighbours fill in for more than this share of the pixels of a colour the mosaic is the better product:
+# measured, drizzle has the narrower red and blue stars at 0.04, the mosaic at 0.26 (docs/decisions.md).
 MOST_FILLED = 0.15
 
 
