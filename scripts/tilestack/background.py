@@ -7,10 +7,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from tilestack import bayer, files, gradient, robust, stars
 
 SIGMA, MAX_STARS = 4.0, 4000
-# Guards: change of a star's flux, and share of an object's light, that a model may take.
+# Guards: change of star fluxes in their errors (a steep gradient has curvature of its own, which should go), and share of
+# an object's light, that a model may take.
 # The share is an estimate, and large by chance where objects are faint: it counts where the error in the holes that it
 # comes from is more than MOST_HOLE of the gradient.
-MOST_STAR_CHANGE, MOST_OBJECT_SHARE, MOST_HOLE = 0.005, 0.1, 0.03
+MOST_STAR_ERRORS, MOST_OBJECT_SHARE, MOST_HOLE = 1.0, 0.1, 0.03
 RING_FWHM, APERTURE_FWHM = 5.0, 2.5
 
 
@@ -56,6 +57,7 @@ def _diagnosis(c, plane, boxes, known, kept, model, found, kind, order):
     """Numbers of one channel."""
     values = model.at(boxes.y, boxes.x)[c]
     rest = boxes.values[c] - values
+    change, in_errors = _star_change(c, plane, found, model)
     share, hole = _object_share(c, boxes, known, kept, kind, order, rest)
     return {
         "amplitude_adu": float(np.ptp(values[known])),
@@ -63,7 +65,8 @@ def _diagnosis(c, plane, boxes, known, kept, model, found, kind, order):
         "before_adu": float(robust.spread(boxes.values[c][kept])),
         "object_share": share,
         "hole_adu": hole,
-        "star_flux_change": _star_change(c, plane, found, model),
+        "star_flux_change": change,
+        "star_flux_errors": in_errors,
     }
 
 
@@ -84,9 +87,10 @@ def _object_share(c, boxes, known, kept, kind, order, rest):
 
 
 def _star_change(c, plane, found, model):
-    """Median relative change of the fluxes of bright stars, by the curvature of the model over their apertures."""
+    """Median change of the fluxes of bright stars, by the curvature of the model over their apertures: relative, and
+    in errors of the fluxes."""
     if not len(found["x"]):
-        return 0.0
+        return 0.0, 0.0
     fwhm = float(np.median(found["fwhm"]))
     n = min(len(found["x"]), 200)
     x, y = (np.asarray(found[key], float)[:n] for key in ("x", "y"))
@@ -100,15 +104,16 @@ def _star_change(c, plane, found, model):
         return model.at((rows - (h - 1) / 2) / size, (columns - (w - 1) / 2) / size)[c]
 
     bend = at(y, x) - at(ring_y, ring_x).mean(1)
-    good = flux > 30 * np.asarray(found["flux_error"], float).reshape(len(found["x"]), -1)[:n, 0]
-    change = np.abs(bend[good]) * np.pi * (APERTURE_FWHM * fwhm) ** 2 / flux[good]
-    return float(np.median(change)) if good.any() else 0.0
+    error = np.asarray(found["flux_error"], float).reshape(len(found["x"]), -1)[:n, 0]
+    good = flux > 30 * error
+    change = np.abs(bend[good]) * np.pi * (APERTURE_FWHM * fwhm) ** 2
+    return tuple(float(np.median(change / of[good])) for of in (flux, error)) if good.any() else (0.0, 0.0)
 
 
 def _refusal(channels):
     """Why the model is not subtracted, from any channel: all or none."""
     for channel in channels:
-        if channel["star_flux_change"] > MOST_STAR_CHANGE:
+        if channel["star_flux_errors"] > MOST_STAR_ERRORS:
             return "guard_stars"
         if channel["object_share"] > MOST_OBJECT_SHARE and channel["hole_adu"] > MOST_HOLE * channel["amplitude_adu"]:
             return "guard_object"
