@@ -7,10 +7,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from tilestack import bayer, files, gradient, robust, stars
 
 SIGMA, MAX_STARS = 4.0, 4000
-# Guards: change of star fluxes in their errors (a steep gradient has curvature of its own, which should go), and share of
-# an object's light, that a model may take.
-# The share is an estimate, and large by chance where objects are faint: it counts where the error in the holes that it
-# comes from is more than MOST_HOLE of the gradient.
+# Guards: what a model may take. Star fluxes in their errors, as a steep gradient has curvature of its own, which should
+# go. The share of an object's light is an estimate, and large by chance where objects are faint: it counts where the
+# error in the holes that it comes from is more than MOST_HOLE of the gradient.
 MOST_STAR_ERRORS, MOST_OBJECT_SHARE, MOST_HOLE = 1.0, 0.1, 0.03
 RING_FWHM, APERTURE_FWHM = 5.0, 2.5
 
