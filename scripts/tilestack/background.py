@@ -7,10 +7,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from tilestack import bayer, files, gradient, robust, stars
 
 SIGMA, MAX_STARS = 4.0, 4000
-# Guards: what a model may take. Star fluxes in their errors, as a steep gradient has curvature of its own, which should
-# go. The share of an object's light is an estimate, and large by chance where objects are faint: it counts where the
+# Guards: what a model may take. How far it bends from the ring to the aperture of a star, in the noise of a pixel: a steep
+# gradient has curvature of its own, which should go, structure as small as stars has not. The share of an object's light is an estimate, and large by chance where objects are faint: it counts where the
 # error in the holes that it comes from is more than MOST_HOLE of the gradient.
-MOST_STAR_ERRORS, MOST_OBJECT_SHARE, MOST_HOLE = 1.0, 0.1, 0.03
+MOST_STAR_BEND, MOST_OBJECT_SHARE, MOST_HOLE = 1.0, 0.1, 0.03
 RING_FWHM, APERTURE_FWHM = 5.0, 2.5
 
 
@@ -56,7 +56,7 @@ def _diagnosis(c, plane, boxes, known, kept, model, found, kind, order):
     """Numbers of one channel."""
     values = model.at(boxes.y, boxes.x)[c]
     rest = boxes.values[c] - values
-    change, in_errors = _star_change(c, plane, found, model)
+    change, bend = _star_change(c, plane, found, model)
     share, hole = _object_share(c, boxes, known, kept, kind, order, rest)
     return {
         "amplitude_adu": float(np.ptp(values[known])),
@@ -65,7 +65,7 @@ def _diagnosis(c, plane, boxes, known, kept, model, found, kind, order):
         "object_share": share,
         "hole_adu": hole,
         "star_flux_change": change,
-        "star_flux_errors": in_errors,
+        "star_bend": bend,
     }
 
 
@@ -86,8 +86,8 @@ def _object_share(c, boxes, known, kept, kind, order, rest):
 
 
 def _star_change(c, plane, found, model):
-    """Median change of the fluxes of bright stars, by the curvature of the model over their apertures: relative, and
-    in errors of the fluxes."""
+    """Median relative change of the fluxes of bright stars by the curvature of the model over their apertures, and that
+    curvature over the noise of a pixel."""
     if not len(found["x"]):
         return 0.0, 0.0
     fwhm = float(np.median(found["fwhm"]))
@@ -106,13 +106,15 @@ def _star_change(c, plane, found, model):
     error = np.asarray(found["flux_error"], float).reshape(len(found["x"]), -1)[:n, 0]
     good = flux > 30 * error
     change = np.abs(bend[good]) * np.pi * (APERTURE_FWHM * fwhm) ** 2
-    return tuple(float(np.median(change / of[good])) for of in (flux, error)) if good.any() else (0.0, 0.0)
+    if not good.any():
+        return 0.0, 0.0
+    return float(np.median(change / flux[good])), float(np.median(np.abs(bend[good]))) / float(found["noise"][0])
 
 
 def _refusal(channels):
     """Why the model is not subtracted, from any channel: all or none."""
     for channel in channels:
-        if channel["star_flux_errors"] > MOST_STAR_ERRORS:
+        if channel["star_bend"] > MOST_STAR_BEND:
             return "guard_stars"
         if channel["object_share"] > MOST_OBJECT_SHARE and channel["hole_adu"] > MOST_HOLE * channel["amplitude_adu"]:
             return "guard_object"

@@ -43,7 +43,7 @@ def test_extracted__is_the_gradient_and_leaves_the_object(kind, most, nebula):
     inside = thing > 0.05 * thing.max()
     level = np.median(rest[:, ~inside], axis=1)[:, None]
     assert np.abs((rest[:, inside] - level).sum(1) / thing[inside].sum()).max() <= 0.05
-    assert max(channel["star_flux_errors"] for channel in found["channels"]) < 1
+    assert max(channel["star_bend"] for channel in found["channels"]) < 1
 
 
 def test_extracted__of_an_even_sky_is_nothing():
@@ -71,7 +71,7 @@ def test_extracted__needs_samples():
 
 def test_refusal__is_that_of_any_channel():
     good = {
-        "star_flux_errors": 0.0,
+        "star_bend": 0.0,
         "object_share": 0.0,
         "hole_adu": 0.0,
         "amplitude_adu": 9.0,
@@ -79,7 +79,7 @@ def test_refusal__is_that_of_any_channel():
         "before_adu": 2.0,
     }
     assert background._refusal([good, good]) is None
-    assert background._refusal([good, good | {"star_flux_errors": 3.0}]) == "guard_stars"
+    assert background._refusal([good, good | {"star_bend": 3.0}]) == "guard_stars"
     assert background._refusal([good | {"object_share": 0.3, "hole_adu": 1.0}, good]) == "guard_object"
     assert background._refusal([good, good | {"residual_adu": 3.0}]) == "guard_flatness"
 
