@@ -9,8 +9,8 @@ from tilestack import bayer, files, gradient, robust, stars
 SIGMA, MAX_STARS = 4.0, 4000
 # Guards: what a model may take. How far it bends from the ring to the aperture of a star, in the noise of a pixel: a
 # steep gradient has curvature of its own, which should go, but no structure as small as stars. The share of an object's
-# light is an estimate, and large by chance where objects are faint: it counts where the error in the holes that it comes
-# from is more than MOST_HOLE of the gradient.
+# light is an estimate, and large by chance where objects are faint: it counts where the error in the holes that it
+# comes from is more than MOST_HOLE of the gradient.
 MOST_STAR_BEND, MOST_OBJECT_SHARE, MOST_HOLE = 1.0, 0.1, 0.03
 RING_FWHM, APERTURE_FWHM = 5.0, 2.5
 
