@@ -144,7 +144,14 @@ def of_mosaic(full, shape, pattern):
 
 def draw(path, found, names):
     """Figure: samples, model and what remains, by channel."""
-    boxes, kept = found["boxes"], found["kept"]
+    boxes = found["boxes"]
+    if boxes is None:  # switched off
+        drawn = figure.Figure(figsize=(4, 1), dpi=90)
+        drawn.text(0.5, 0.5, found["reason"], ha="center")
+        with files.replacing(path) as draft:
+            FigureCanvasAgg(drawn).print_png(draft)
+        return
+    kept = found["kept"]
     drawn = figure.Figure(figsize=(11, 3.4 * len(names)), dpi=90, layout="constrained")
     axes = drawn.subplots(len(names), 3, squeeze=False)
     model = found["model"]

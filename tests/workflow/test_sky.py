@@ -72,10 +72,10 @@ def test_astrometry__is_in_every_header_and_in_the_wcs_files(run):
         seen += 1
     assert seen > 40
     for name in ("stacked", "stacked_rgb"):
-        header = fits.getheader(run / f"outputs/{name}.wcs")
-        np.testing.assert_array_equal(
-            WCS(header, naxis=2).wcs.crval, WCS(quiet_header(run / f"outputs/{name}.fits"), naxis=2).wcs.crval
-        )
+        alone, product = (fits.getheader(run / f"outputs/{name}.{kind}") for kind in ("wcs", "fits"))
+        assert (alone["IMAGEH"], alone["IMAGEW"]) == (product["NAXIS2"], product["NAXIS1"])
+        for key in ("CTYPE1", "CRVAL1", "CRPIX2", "CD1_2", "CD2_2"):
+            assert alone[key] == product[key]
 
 
 def test_products__pixels_are_those_that_stacking_and_debayer_wrote(run):
@@ -92,7 +92,7 @@ def test_background__is_what_was_subtracted(run):
     ]
     known = np.isfinite(parts[0])
     np.testing.assert_allclose((parts[0] - parts[1])[known], parts[2][known], atol=2e-3)
-    assert np.nanmedian(parts[1], axis=(1, 2)) == pytest.approx(np.nanmedian(parts[0], axis=(1, 2)), rel=0.01)
+    assert np.nanmedian(parts[1], axis=(1, 2)) == pytest.approx(np.nanmedian(parts[0], axis=(1, 2)), rel=0.03)
 
 
 def test_colours__stay_as_they_are_with_fewer_than_five_good_stars(run):
