@@ -66,6 +66,7 @@ def of_mosaic(paths, pattern, method):
     variance = planes["VAR"]
     if method != "none":
         stack, planes["VAR"] = demosaiced(stack, variance, pattern, method)
+        cards = products.at_scale(cards, stack.shape[2] / variance.shape[1]) if method == "superpixel" else cards
         parts = {name: demosaiced(part, variance, pattern, method)[0] for name, part in parts.items()}
     return cards, stack, list(planes.items()), parts
 
