@@ -10,7 +10,7 @@ RUN_ID ?=
 UV := uv==0.13.9
 BIN := .venv/bin
 
-.PHONY: run test lint lock setup docs benchmark acceptance
+.PHONY: run test lint lock setup slurm docs benchmark acceptance
 
 run: .venv/ready
 	@if [ -n "$(INPUT)" ] && [ -z "$(RUN_ID)" ]; then \
@@ -27,6 +27,10 @@ lint: .venv/ready
 	$(BIN)/snakemake --lint
 
 setup: .venv/ready
+
+# What profiles/slurm needs on the machine that submits, and on the nodes where they do not share .venv.
+slurm: .venv/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-slurm.lock
 
 docs: .venv/ready
 	$(BIN)/python docs/make_configuration.py > docs/configuration.md
@@ -50,3 +54,5 @@ acceptance: .venv/ready
 lock: .venv/ready
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 		--no-emit-find-links --group test --output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+		--no-emit-find-links --group slurm --constraint requirements.lock --output-file requirements-slurm.lock pyproject.toml

@@ -17,6 +17,7 @@ include: "rules/registration.smk"
 include: "rules/metrics.smk"
 include: "rules/reconstruction.smk"
 include: "rules/clusters.smk"
+include: "rules/sky.smk"
 include: "rules/product.smk"
 include: "rules/validation.smk"
 include: "rules/efficiency.smk"
@@ -27,7 +28,8 @@ rule all:
     default_target: True
     input:
         expand("<run>/outputs/{name}", name=PRODUCTS),
-        expand("<run>/outputs/previews/{name}.png", name=["stacked", "stacked_rgb"]),
+        expand("<run>/outputs/previews/{name}", name=PREVIEWS),
+        expand("<run>/artifacts/figures/{name}", name=FIGURES),
         expand("<run>/artifacts/{phase}.json", phase=ARTIFACTS),
         REGISTERED,
         VERDICT,

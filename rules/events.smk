@@ -25,9 +25,9 @@ PHASES = {  # name: its rules; the position is the phase number
     "SYNTHETIC_FRAMES": ["session_synthetic", "synthetic_frames"],
     "STACKING": ["synthetic_stack", "stacking", "validation"],
     "DEBAYER": ["debayer"],
-    "ASTROMETRY": [],
-    "BGE": [],
-    "PCC": [],
+    "ASTROMETRY": ["astrometry", "sky_headers"],
+    "BGE": ["bge"],
+    "PCC": ["pcc"],
     "DONE": ["done", "verdict"],
 }
 PHASE_OF = {member: (number, name) for number, (name, members) in enumerate(PHASES.items()) for member in members}

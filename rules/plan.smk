@@ -140,9 +140,9 @@ def so_far(pattern):
 
 
 def fair_threads(wildcards):
-    """Threads of a batch job: the cores shared between the batches of the run, four at the most."""
+    """Threads of a batch job: the cores shared between the batches of the run, four at the most; four on a cluster."""
     n_batches = sum(len(session["batches"]) for session in SESSIONS.values())
-    return min(4, -(-(workflow.cores or 1) // n_batches))
+    return min(4, -(-(workflow.resource_settings.cores or 4 * n_batches) // n_batches))
 
 
 def clustering(wildcards):

@@ -5,6 +5,7 @@ PRODUCTS = [
     *(f"planes/{name}{colour}.fits" for colour in ("", "_rgb") for name in ("even", "odd", "plain_mean")),
     "planes/inverse_variance.fits",
     "planes/drizzled.fits",
+    *SKY_PRODUCTS,
 ]
 RECORDS = [
     "scan_input",
@@ -20,6 +21,9 @@ RECORDS = [
     "synthetic_frames",
     "stacking",
     "debayer",
+    "astrometry",
+    "bge",
+    "pcc",
 ]
 ARTIFACTS = [*RECORDS, "validation", "run_status"]
 # What makes the result what it is: not in which order folders are listed, nor how frames are dealt out.
@@ -45,13 +49,14 @@ rule stacking:
         reference="<run>/work/reference.json",
         gain=f"<run>/work/normalization/{FIRST}.json",
     output:
-        image="<run>/outputs/stacked.fits",
-        even="<run>/outputs/planes/even.fits",
-        odd="<run>/outputs/planes/odd.fits",
-        plain_mean="<run>/outputs/planes/plain_mean.fits",
-        inverse_variance="<run>/outputs/planes/inverse_variance.fits",
-        drizzled="<run>/outputs/planes/drizzled.fits",
+        image="<run>/outputs/unsolved/stacked.fits",
+        even="<run>/outputs/unsolved/planes/even.fits",
+        odd="<run>/outputs/unsolved/planes/odd.fits",
+        plain_mean="<run>/outputs/unsolved/planes/plain_mean.fits",
+        inverse_variance="<run>/outputs/unsolved/planes/inverse_variance.fits",
+        drizzled="<run>/outputs/unsolved/planes/drizzled.fits",
         preview="<run>/outputs/previews/stacked.png",
+        preview_full="<run>/outputs/previews/stacked_full.png",
         record="<run>/artifacts/stacking.json",
     log:
         text="<run>/logs/stacking.log",
@@ -75,19 +80,20 @@ rule stacking:
 rule debayer:
     """Colour image from the stacked mosaic; a mono image passes through."""
     input:
-        image="<run>/outputs/stacked.fits",
-        drizzled="<run>/outputs/planes/drizzled.fits",
+        image="<run>/outputs/unsolved/stacked.fits",
+        drizzled="<run>/outputs/unsolved/planes/drizzled.fits",
         reconstruction="<run>/artifacts/tile_reconstruction.json",
-        even="<run>/outputs/planes/even.fits",
-        odd="<run>/outputs/planes/odd.fits",
-        plain_mean="<run>/outputs/planes/plain_mean.fits",
+        even="<run>/outputs/unsolved/planes/even.fits",
+        odd="<run>/outputs/unsolved/planes/odd.fits",
+        plain_mean="<run>/outputs/unsolved/planes/plain_mean.fits",
         channels="<run>/artifacts/channel_split.json",
     output:
-        image="<run>/outputs/stacked_rgb.fits",
-        even="<run>/outputs/planes/even_rgb.fits",
-        odd="<run>/outputs/planes/odd_rgb.fits",
-        plain_mean="<run>/outputs/planes/plain_mean_rgb.fits",
+        image="<run>/outputs/unsolved/stacked_rgb.fits",
+        even="<run>/outputs/unsolved/planes/even_rgb.fits",
+        odd="<run>/outputs/unsolved/planes/odd_rgb.fits",
+        plain_mean="<run>/outputs/unsolved/planes/plain_mean_rgb.fits",
         preview="<run>/outputs/previews/stacked_rgb.png",
+        preview_full="<run>/outputs/previews/stacked_rgb_full.png",
         record="<run>/artifacts/debayer.json",
     log:
         text="<run>/logs/debayer.log",

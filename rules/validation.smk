@@ -5,14 +5,14 @@ VERDICT = ["<run>/work/verdict"] if config["validation"]["strict"] else []
 rule validation:
     """Check the stack against what its frames allow."""
     input:
-        stacked="<run>/outputs/stacked.fits",
-        rgb="<run>/outputs/stacked_rgb.fits",
-        even="<run>/outputs/planes/even.fits",
-        odd="<run>/outputs/planes/odd.fits",
-        plain_mean="<run>/outputs/planes/plain_mean.fits",
-        even_rgb="<run>/outputs/planes/even_rgb.fits",
-        odd_rgb="<run>/outputs/planes/odd_rgb.fits",
-        plain_mean_rgb="<run>/outputs/planes/plain_mean_rgb.fits",
+        stacked="<run>/outputs/unsolved/stacked.fits",
+        rgb="<run>/outputs/unsolved/stacked_rgb.fits",
+        even="<run>/outputs/unsolved/planes/even.fits",
+        odd="<run>/outputs/unsolved/planes/odd.fits",
+        plain_mean="<run>/outputs/unsolved/planes/plain_mean.fits",
+        even_rgb="<run>/outputs/unsolved/planes/even_rgb.fits",
+        odd_rgb="<run>/outputs/unsolved/planes/odd_rgb.fits",
+        plain_mean_rgb="<run>/outputs/unsolved/planes/plain_mean_rgb.fits",
         global_metrics="<run>/artifacts/global_metrics.json",
         registration="<run>/artifacts/registration.json",
         reconstruction="<run>/artifacts/tile_reconstruction.json",

@@ -23,7 +23,7 @@ def debayer(paths, out, *, method):
     products.write(out["image"], image, cards, extensions, [table], [*history, f"colours by {method}"])
     for name, part in others.items():
         products.write(out[name], part, {**cards, "CONTENT": f"{name} stack, for comparison"})
-    preview.write(out["preview"], image, flip=products.bottom_up(cards))
+    preview.write(out["preview"], image, flip=products.bottom_up(cards), full=out["preview_full"])
     skipped = method == "none"
     records.write(
         out["record"],

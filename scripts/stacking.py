@@ -56,7 +56,7 @@ def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage):
         drizzled,
         lambda colours: finishing.of_colours(colours, canvas, box, drizzled["scale"], cosmetic),
     )
-    preview.write(out["preview"], planes["SCI"], flip=products.bottom_up(cards))
+    preview.write(out["preview"], planes["SCI"], flip=products.bottom_up(cards), full=out["preview_full"])
     summary = {"frames": len(used), **{key: score[key] for key in ("eta_sb", "eta_pt", "t_eff_s", "fwhm_px")}}
     records.write(
         out["record"],

@@ -6,8 +6,8 @@ from tilestack import bayer, files, products
 from tilestack.kernels import debayer as kernel
 
 COMPARISONS = {"even": "EVEN", "odd": "ODD", "plain_mean": "MEAN"}
-# Where neighbours fill in for more than this share of a colour's pixels the mosaic is the better product: at 0.03 colours
-# of drizzle scatter half as much, at 0.26 as much, and its red and blue are wider (docs/decisions.md).
+# Where neighbours fill in more than this share of a colour the mosaic is the better product: at 0.03 colours of drizzle
+# scatter half as much, at 0.26 as much, and its red and blue are wider (docs/decisions.md).
 MOST_FILLED = 0.15
 
 
@@ -66,6 +66,7 @@ def of_mosaic(paths, pattern, method):
     variance = planes["VAR"]
     if method != "none":
         stack, planes["VAR"] = demosaiced(stack, variance, pattern, method)
+        cards = products.at_scale(cards, stack.shape[2] / variance.shape[1]) if method == "superpixel" else cards
         parts = {name: demosaiced(part, variance, pattern, method)[0] for name, part in parts.items()}
     return cards, stack, list(planes.items()), parts
 

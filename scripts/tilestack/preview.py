@@ -43,7 +43,17 @@ def stretched(image):
     return shown[0] if len(shown) == 1 else np.moveaxis(shown, 0, -1)
 
 
-def write(path, image, *, flip=False):
+def picture(image):
+    """A stretched image whose longer side has at most LONGEST_PX, and how many pixels were averaged along each axis."""
+    factor = -(-max(image.shape[-2:]) // LONGEST_PX)
+    if factor > 1:
+        h, w = (n // factor * factor for n in image.shape[-2:])
+        small = image[..., :h, :w].reshape(*image.shape[:-2], h // factor, factor, w // factor, factor)
+        image = np.mean(small, axis=(-3, -1))
+    return stretched(image), factor
+
+
+def write(path, image, *, flip=False, full=None):
     """Write a stretched preview as PNG, its longer side at most LONGEST_PX.
 
     Parameters
@@ -52,15 +62,18 @@ def write(path, image, *, flip=False):
     image : (h, w) or (3, h, w) float array
     flip : bool
         Last row on top, for files whose first row is the bottom one.
+    full : path
+        The same with all pixels.
     """
-    factor = -(-max(image.shape[-2:]) // LONGEST_PX)
-    if factor > 1:
-        h, w = (n // factor * factor for n in image.shape[-2:])
-        small = image[..., :h, :w].reshape(*image.shape[:-2], h // factor, factor, w // factor, factor)
-        image = np.mean(small, axis=(-3, -1))
-    picture = stretched(image)
+    small, factor = picture(image)
+    _save(path, small, flip)
+    if full is not None:
+        _save(full, small if factor == 1 else stretched(image), flip)
+
+
+def _save(path, shown, flip):
     draft = f"{path}.{os.getpid()}.tmp"
-    images.imsave(draft, picture[::-1] if flip else picture, format="png", cmap="gray", vmin=0, vmax=255)
+    images.imsave(draft, shown[::-1] if flip else shown, format="png", cmap="gray", vmin=0, vmax=255)
     os.replace(draft, path)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 
 import numpy as np
 from astropy.io import fits
@@ -11,6 +12,8 @@ from tilestack import bayer, files, masks
 VERSION = "0.1.0"
 # Planes that go with every image.
 PLANES = ("VAR", "WHT", "EXP", "NIM", "REJ", "MASK")
+# Cards of sky coordinates, which hold for all planes.
+SKY_CARD = re.compile(r"WCSAXES|C(TYPE|UNIT|RVAL|RPIX)[12]|CD[12]_[12]|[AB]P?_(ORDER|\d_\d)|RADESYS|EQUINOX")
 # Cards that say how the pixels are stored, which astropy writes itself, and those that do not hold for what follows.
 NOT_OURS = ("SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "EXTEND", "CHECKSUM", "DATASUM")
 NOT_OURS += ("BAYERPAT", "HISTORY", "COMMENT", "")
@@ -128,7 +131,7 @@ def write(path, image, header_cards, planes=(), tables=(), history=()):
         NaN marks no data.
     header_cards : dict
     planes : iterable of (str, array)
-        Name and pixels of further images.
+        Name and pixels of further images; MASK comes first.
     tables : iterable of astropy.io.fits.BinTableHDU
     history : iterable of str
     """
@@ -136,8 +139,11 @@ def write(path, image, header_cards, planes=(), tables=(), history=()):
     hdus[0].header.update(header_cards)
     for line in history:
         hdus[0].header.add_history(line)
+    # Siril takes a file for a sequence, and fails, where the second image is of the type and size of the first.
+    planes = sorted(planes, key=lambda plane: plane[0] != "MASK")
     hdus += [fits.ImageHDU(values, name=name) for name, values in planes]
     for hdu in hdus[1:]:
+        hdu.header.update({key: card for key, card in header_cards.items() if SKY_CARD.fullmatch(key)})
         if hdu.name == "MASK":
             hdu.header.update(masks.BITS)
     hdus += list(tables)

@@ -295,7 +295,8 @@ def disk_need_bytes(batches, colours=False, full=False, canvas_share=1.5):
     prewarped = sum(2 * n * rows * columns for n, rows, columns in batches)
     sums = sum(of_batch * rows * columns for n, rows, columns in batches if n)
     largest = max((rows * columns for _, rows, columns in batches), default=0)
-    products = 4 * 60 * largest  # planes of the reconstruction and the products, mosaic and colour
+    # Planes of the reconstruction, and the products, mosaic and colour, twice: without and with sky coordinates.
+    products = 4 * 130 * largest
     if full:
         products += (clusters * synthetic + of_batch) * largest
     return int(canvas_share * (prewarped + sums + products))

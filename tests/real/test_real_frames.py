@@ -283,3 +283,50 @@ def test_catalogue__equals_its_source():
 def test_input_files__are_left_as_they_were(one_session, m8):
     now = time.time()
     assert all(now - path.stat().st_mtime > 60 for path in REAL.rglob("*.fit.gz"))
+
+
+def off_reference(run):
+    """Median distance over a grid of each frame from its reference solution, arc seconds, by the stack's header."""
+    header = fits.getheader(run / "outputs/stacked_rgb.fits")
+    ours, off = WCS(header, naxis=2), []
+    y, x = np.meshgrid(np.linspace(100, 1820, 9), np.linspace(100, 980, 7), indexing="ij")
+    grid = np.column_stack([x.ravel(), y.ravel()])
+    for frame in record(run, "registration")["frames"]:
+        there = geometry.apply(np.array(frame["transform"]), grid) - [header["LATTX0"], header["LATTY0"]]
+        apart = ours.all_pix2world(there, 0) - of_m94(frame["file"]).all_pix2world(grid, 0)
+        off.append(np.median(np.hypot(apart[:, 0] * np.cos(np.radians(41.1)), apart[:, 1])) * 3600)
+    return np.array(off)
+
+
+def test_m94__sky_coordinates_are_those_of_the_reference_solutions(one_session, two_sessions):
+    for run in (one_session, two_sessions):
+        found = record(run, "astrometry")
+        assert found["status"] == "ok" and found["parity"] == -1 and found["n_matches"] >= 12
+        assert np.median(off_reference(run)) <= 1.0
+
+
+def test_m94__colours_of_the_stars_are_calibrated(one_session):
+    found = record(one_session, "pcc")
+    assert found["grade"] == "OK" and found["colour_check"]["scatter_mag"] < 0.15
+    # Blue stars are blue: about 1.1 mag of B/R for each of B - V, which is 0.85 of BT - VT.
+    assert 0.4 < found["colour_check"]["slope"] < 1.4
+    # A star as blue as the Sun is a little redder than white.
+    assert abs(found["colour_check"]["at_white_mag"]) < 0.15
+
+
+def test_m8__solves_by_the_name_of_its_object_alone(workdir, m8_filters):
+    """No scale, no position, pixels that are not square."""
+    with open(M8 / "wcs_reference.csv") as stream:
+        rows = {row["file"].split("/")[-1]: row for row in csv.DictReader(stream)}
+    for run in m8_filters.values():
+        workdir.snakemake("--config", f"run_id={run.name}", "astrometry={hint: {object: M 8}}")
+        header = fits.getheader(run / "outputs/stacked.fits")
+        ours, off = WCS(header), []
+        for frame in record(run, "registration")["frames"]:
+            row = rows.get(frame["file"])
+            if row and frame["transform"]:
+                middle = geometry.apply(np.array(frame["transform"]), np.array([[375.5, 289.5]]))
+                ra, dec = ours.all_pix2world(middle - [header["LATTX0"], header["LATTY0"]], 0)[0]
+                east = (ra - float(row["ra_center_deg"])) * np.cos(np.radians(dec))
+                off.append(np.hypot(east, dec - float(row["dec_center_deg"])) * 3600)
+        assert len(off) >= 7 and np.median(off) <= 1.0

@@ -60,10 +60,12 @@ def test_run__products_verify_and_say_where_they_come_from(finished):
         with fits.open(path, checksum=True) as hdus:
             hdus.verify("exception")
             header = hdus[0].header
+            if path.stem in ("field_stars", "pcc_stars"):
+                continue
             assert header["RUNID"] == "demo" and header["NCOMBINE"] == 10 and header["EXPTIME"] == 10
             assert header["LIVETIME"] == 100 and 0.9 < header["ETA_SB"] <= 1 and len(header["CONFHASH"]) == 12
     with fits.open(finished.run / "outputs/stacked.fits") as hdus:
-        assert [h.name for h in hdus] == ["PRIMARY", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "INPUTS"]
+        assert [h.name for h in hdus] == ["PRIMARY", "MASK", "VAR", "WHT", "EXP", "NIM", "REJ", "INPUTS"]
         assert hdus[0].header["BAYERPAT"] == "GRBG"
         assert list(hdus["INPUTS"].data["METHOD"]) == ["triangles"] * 10
         full = hdus["NIM"].data == 10
@@ -71,7 +73,7 @@ def test_run__products_verify_and_say_where_they_come_from(finished):
         np.testing.assert_array_equal(np.isnan(hdus[0].data), hdus["NIM"].data == 0)
     rgb = fits.getdata(finished.run / "outputs/stacked_rgb.fits")
     assert rgb.shape[0] == 3 and "BAYERPAT" not in fits.getheader(finished.run / "outputs/stacked_rgb.fits")
-    assert len(list((finished.run / "outputs/previews").glob("*.png"))) == 2
+    assert len(list((finished.run / "outputs/previews").glob("*.png"))) == 9
 
 
 def test_run__transforms_are_those_of_the_truth(finished):

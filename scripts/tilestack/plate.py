@@ -1,0 +1,203 @@
+"""ASTROMETRY: the sky coordinates of the result, by one solver after the other, and what shows them."""
+
+import logging
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS
+from matplotlib import figure, image
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from tilestack import fieldstars, files, hints, preview, products, solvers, stars, wcsfit
+
+# Detection limit in standard deviations of the smoothed sky, and brightest detections that are measured.
+SIGMA, MAX_STARS = 4.0, 400
+# Radii of the search by a hint, over the first one, before the wide search. Degrees.
+WIDER_DEG = 5.0
+# Catalogue stars are taken from a field this much larger than the image.
+MARGIN = 1.15
+# Stars with a name on the annotated preview.
+N_NAMED = 12
+# Cards of a .wcs file that are not for images.
+NOT_WCS = ("SIMPLE", "BITPIX", "NAXIS", "EXTEND", "IMAGEH", "IMAGEW")
+
+
+def year_of(header, default=2000.0):
+    """Year of an image by its DATE-AVG or DATE-OBS."""
+    text = header.get("DATE-AVG") or header.get("DATE-OBS")
+    if not text:
+        return default
+    day = np.datetime64(str(text)[:10])
+    return 2000 + float((day - np.datetime64("2000-01-01")) / np.timedelta64(1, "D")) / 365.25
+
+
+def detections(image_planes):
+    """Stars of a stack, on the mean of its planes: as ``stars.find``."""
+    planes = np.atleast_3d(np.asarray(image_planes, np.float32).T).T
+    return stars.find(np.ascontiguousarray(planes.mean(0)), None, sigma=SIGMA, max_stars=MAX_STARS, saturation=None)
+
+
+def solve(found, shape, header, options, *, size=1.0, catalogue):
+    """Solve a star list by the solvers in their order, and fit the coordinates.
+
+    Parameters
+    ----------
+    found : dict
+        Star list of ``detections``.
+    shape : (int, int)
+    header : mapping
+        Cards of the image.
+    options : dict
+        ``solvers``, ``hint`` of the configuration.
+    size : float
+        Pixels of the image to one of the lights, along each axis.
+    catalogue : callable
+        Right ascension, declination, radius (degrees), year -> stars and the name of their catalogue.
+
+    Returns
+    -------
+    dict
+        ``fit`` (``wcsfit.Fit`` or None), ``sky`` (stars of the field), ``catalogue``, ``solver``, ``tries``.
+    """
+    tries = []
+    try:
+        field = solvers.Field(
+            found, shape, hints.scales(options["hint"], header, size), hints.aspect(header), year_of(header)
+        )
+    except solvers.Unsolved as error:
+        return {"fit": None, "solver": None, "tries": [{"solver": "none", "hint": None, "reason": str(error)}]}
+    for solver, hint, attempt in _attempts(field, header, options):
+        entry = {"solver": solver, "hint": hint, "reason": None}
+        tries.append(entry)
+        try:
+            start = attempt()
+            radius = MARGIN * np.hypot(*shape) / 2 * np.sqrt(abs(np.linalg.det(start.wcs.cd)))
+            middle = start.all_pix2world([[(shape[1] - 1) / 2, (shape[0] - 1) / 2]], 0)[0]
+            sky, name = catalogue(*map(float, middle), float(radius), field.year)
+            fit = wcsfit.refine(found, sky, start, shape)
+        except (solvers.Unsolved, wcsfit.Refused) as error:
+            entry["reason"] = str(error)
+            logging.info("%s by %s: %s", solver, hint, error)
+            continue
+        return {"fit": fit, "sky": sky, "catalogue": name, "solver": solver, "tries": tries}
+    return {"fit": None, "solver": None, "tries": tries}
+
+
+def _attempts(field, header, options):
+    """What to try, in order: solver, hint, and a function that gives a WCS or raises Unsolved."""
+    places, first = hints.places(options["hint"], header), options["hint"]["radius_deg"]
+    wider = [radius for radius in (WIDER_DEG,) if radius > first]
+    for solver in options["solvers"]:
+        if solver == "seiza":
+            for radius in (first, *wider):
+                for hint, *place in places:
+                    yield solver, f"{hint}, {radius:g} deg", lambda p=place, r=radius: solvers.near(field, p, r)
+        elif solver == "astrometry":
+            yield solver, None, lambda: solvers.by_package(field)
+        elif solver == "solve-field":
+            yield solver, None, lambda: solvers.by_solve_field(field)
+        else:
+            for hint, *place in places[:1] or [(None,)]:
+                yield solver, hint, lambda p=place: solvers.by_astap(field, p)
+    if "seiza" in options["solvers"]:
+        for hint, *place in places:
+            inner = max(first, *wider, 0)
+            yield "seiza", f"{hint}, around it", lambda p=place, r=inner: solvers.around(field, p, r)
+
+
+def cards_of(fit, shape, size=1.0):
+    """Cards of a solution, for an image of `size` times as many pixels along each axis; none without a solution."""
+    if fit is None:
+        return {}
+    place = wcsfit.geometry(fit.wcs, shape)
+    middle = {"RA": (place["ra_deg"], "[deg] of the middle, solved"), "DEC": (place["dec_deg"], "[deg] the same")}
+    return wcsfit.cards(fit.wcs, size) | middle
+
+
+def cards_in(path):
+    """Shape of the image (rows, columns) that a ``.wcs`` file is for, and its cards; none without a solution."""
+    header = fits.getheader(path)
+    cards = {key: (header[key], header.comments[key]) for key in header if key not in (*NOT_WCS, "COMMENT", "")}
+    return (header["IMAGEH"], header["IMAGEW"]), cards if "CTYPE1" in cards else {}
+
+
+def copy_with(source, out, cards):
+    """Copy a product with sky coordinates in the header of each image whose shape has any.
+
+    Parameters
+    ----------
+    source, out : path
+    cards : dict
+        Rows and columns -> cards.
+    """
+    with files.opened(source) as hdus, files.replacing(out) as draft:
+        for hdu in hdus:
+            if hdu.is_image:
+                hdu.header.update(cards.get(tuple(hdu.shape[-2:]), {}))
+        hdus.writeto(draft, checksum=True)
+
+
+def write_header(path, cards, shape):
+    """A ``.wcs`` file: a FITS header without pixels; without a solution, one that says so."""
+    header = fits.PrimaryHDU().header
+    header.update({"IMAGEW": (shape[1], "[px] columns of the image"), "IMAGEH": (shape[0], "[px] rows of the image")})
+    header.update(cards or {"COMMENT": "no sky coordinates were found: see artifacts/astrometry.json"})
+    with files.replacing(path) as draft:
+        fits.PrimaryHDU(header=header).writeto(draft)
+
+
+def write_stars(path, sky, fit, shape):
+    """The catalogue stars in the field as a table, with their pixels; without a solution, an empty one."""
+    columns = {name: np.asarray(sky[name], float) if sky else np.zeros(0) for name in fieldstars.COLUMNS}
+    expected = np.zeros((0, 2))
+    if fit is not None:
+        expected = fit.wcs.all_world2pix(np.column_stack([columns["ra_deg"], columns["dec_deg"]]), 0, quiet=True)
+    inside = ((expected >= 0) & (expected <= [shape[1] - 1, shape[0] - 1])).all(1)
+    columns |= {"x": expected[:, 0], "y": expected[:, 1]}
+    units = {
+        "ra_deg": "deg",
+        "dec_deg": "deg",
+        "v": "mag",
+        "b_v": "mag",
+        "b_v_error": "mag",
+        "x": "pixel",
+        "y": "pixel",
+    }
+    table = fits.BinTableHDU.from_columns(
+        [fits.Column(name, "D", unit=units[name], array=values[inside]) for name, values in columns.items()],
+        name="STARS",
+    )
+    with files.replacing(path) as draft:
+        fits.HDUList([fits.PrimaryHDU(), table]).writeto(draft, checksum=True)
+
+
+def annotate(path, planes, header, fit, sky):
+    """The preview with a grid of right ascension and declination and rings around catalogue stars."""
+    picture, factor = preview.picture(planes)
+    h, w = picture.shape[:2]
+    drawn = figure.Figure(figsize=((w + 160) / 100, (h + 120) / 100), dpi=100)
+    frame = [110 / (w + 160), 70 / (h + 120), w / (w + 160), h / (h + 120)]
+    if fit is None:
+        axes = drawn.add_axes(frame)
+        axes.set_title("no sky coordinates were found")
+    else:
+        axes = drawn.add_axes(frame, projection=WCS(fits.Header(wcsfit.cards(fit.wcs, 1 / factor))))
+        axes.coords.grid(color="white", alpha=0.35, linewidth=0.6)
+        for k, name in enumerate(("RA", "Dec")):
+            axes.coords[k].set_axislabel(name)
+        expected = fit.wcs.all_world2pix(np.column_stack([sky["ra_deg"], sky["dec_deg"]]), 0, quiet=True)
+        at = (expected + 0.5) / factor - 0.5
+        matched = np.isin(np.arange(len(at)), fit.stars)
+        inside = ((at > 0) & (at < [w - 1, h - 1])).all(1)
+        for chosen, colour in ((inside & matched, "#50ff80"), (inside & ~matched, "#ffb040")):
+            axes.scatter(*at[chosen].T, s=90, facecolors="none", edgecolors=colour, linewidths=0.9)
+        for k in np.flatnonzero(inside)[:N_NAMED]:
+            label = f"{sky['v'][k]:.1f}"
+            axes.annotate(label, at[k], (7, 5), textcoords="offset points", color="white", fontsize=8)
+        axes.set_title(f"{len(fit.stars)} catalogue stars matched (green), V magnitudes", fontsize=10)
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, origin="lower")
+    axes.set(xlim=(-0.5, w - 0.5), ylim=(-0.5, h - 0.5) if products.bottom_up(header) else (h - 0.5, -0.5))
+    canvas = FigureCanvasAgg(drawn)
+    canvas.draw()
+    with files.replacing(path) as draft:
+        image.imsave(draft, np.asarray(canvas.buffer_rgba()), format="png")
