@@ -20,7 +20,11 @@ include: "rules/clusters.smk"
 include: "rules/sky.smk"
 include: "rules/product.smk"
 include: "rules/validation.smk"
+include: "rules/report.smk"
 include: "rules/efficiency.smk"
+
+
+report: "rules/captions/workflow.rst"
 
 
 # Every product, not just the last: a failed job loses all its outputs, and a start makes only what is asked for here.
@@ -31,6 +35,7 @@ rule all:
         expand("<run>/outputs/previews/{name}", name=PREVIEWS),
         expand("<run>/artifacts/figures/{name}", name=FIGURES),
         expand("<run>/artifacts/{phase}.json", phase=ARTIFACTS),
+        REPORT,
         REGISTERED,
         VERDICT,
 

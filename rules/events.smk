@@ -28,7 +28,7 @@ PHASES = {  # name: its rules; the position is the phase number
     "ASTROMETRY": ["astrometry", "sky_headers"],
     "BGE": ["bge"],
     "PCC": ["pcc"],
-    "DONE": ["done", "verdict"],
+    "DONE": ["done", "report", "verdict"],
 }
 PHASE_OF = {member: (number, name) for number, (name, members) in enumerate(PHASES.items()) for member in members}
 EVENTS = Path(RUN, "logs/run_events.jsonl")

@@ -39,7 +39,12 @@ rule astrometry:
         wcs="<run>/outputs/stacked_rgb.wcs",
         mosaic_wcs="<run>/outputs/stacked.wcs",
         stars="<run>/outputs/field_stars.fits",
-        annotated="<run>/outputs/previews/annotated.png",
+        annotated=report(
+            "<run>/outputs/previews/annotated.png",
+            caption="captions/preview.rst",
+            category="Pictures",
+            labels={"figure": "Annotated"},
+        ),
         record="<run>/artifacts/astrometry.json",
     log:
         text="<run>/logs/astrometry.log",
@@ -94,7 +99,12 @@ rule bge:
         model="<run>/outputs/planes/bge_model.fits",
         preview="<run>/outputs/previews/stacked_rgb_bge.png",
         preview_full="<run>/outputs/previews/stacked_rgb_bge_full.png",
-        figure="<run>/artifacts/figures/bge.png",
+        figure=report(
+            "<run>/artifacts/figures/bge.png",
+            caption="captions/bge.rst",
+            category="Field",
+            labels={"figure": "Background gradient"},
+        ),
         record="<run>/artifacts/bge.json",
     log:
         text="<run>/logs/bge.log",
@@ -125,9 +135,19 @@ rule pcc:
     output:
         image="<run>/outputs/stacked_rgb_pcc.fits",
         stars="<run>/outputs/pcc_stars.fits",
-        preview="<run>/outputs/previews/stacked_rgb_pcc.png",
+        preview=report(
+            "<run>/outputs/previews/stacked_rgb_pcc.png",
+            caption="captions/preview.rst",
+            category="Pictures",
+            labels={"figure": "Final: background and colours"},
+        ),
         preview_full="<run>/outputs/previews/stacked_rgb_pcc_full.png",
-        figure="<run>/artifacts/figures/pcc.png",
+        figure=report(
+            "<run>/artifacts/figures/pcc.png",
+            caption="captions/pcc.rst",
+            category="Field",
+            labels={"figure": "Colour calibration"},
+        ),
         record="<run>/artifacts/pcc.json",
     log:
         text="<run>/logs/pcc.log",

@@ -39,7 +39,7 @@ rule verdict:
     """End with an error where a check failed and validation.strict is set; all else of the run is done by then."""
     input:
         validation="<run>/artifacts/validation.json",
-        rest=["<run>/artifacts/run_status.json", *REGISTERED],
+        rest=["<run>/artifacts/run_status.json", "<run>/artifacts/report.html", *REGISTERED],
     output:
         touch("<run>/work/verdict"),
     log:

@@ -75,7 +75,9 @@ def svg(figure, name):
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' id="[a-zA-Z.]+_\d+"', "", text)  # not unique in a page, and nothing refers to them
-    text = re.sub(r"font: (\w+ )?([\d.]+)px [^;\"]*", lambda m: f"font-weight: {m[1] or 'normal'}; font-size: {m[2]}px", text)
+    text = re.sub(
+        r"font: (\w+ )?([\d.]+)px [^;\"]*", lambda m: f"font-weight: {m[1] or 'normal'}; font-size: {m[2]}px", text
+    )
     text = re.sub(r"font-family: [^;\"]*;?", "", text)
     text = re.sub(r"\s*\n\s*", "\n", text)
     return re.sub(r"(\d\.\d\d\d)\d+", r"\1", text)

@@ -48,8 +48,20 @@ def by_channel(ax, frames, table, key, names):
         colour, marker = CHANNELS.get(name, (BLUE, "o"))
         drawing.points(ax, frames.number, column, colour, marker, name if len(names) > 1 else None)
     if len(names) > 1:
-        ax.legend(ncols=len(names), loc="best", handletextpad=0.1, columnspacing=0.8)
+        above(ax, len(names))
     frames.separate(ax)
+
+
+def above(ax, columns):
+    """A legend beside the title, where no point is."""
+    ax.legend(
+        ncols=columns,
+        loc="lower right",
+        bbox_to_anchor=(1.02, 0.98),
+        borderaxespad=0,
+        handletextpad=0.1,
+        columnspacing=0.8,
+    )
 
 
 def over_time(ax, frames, values, title, unit, colour=BLUE):
@@ -104,7 +116,7 @@ def star_metrics(read, frames, pictures):
     drawing.points(fwhm, frames.number, frames.column("global_metrics", "wfwhm_px"), ORANGE, "s", "wFWHM")
     fwhm.set_title("Width of stars")
     fwhm.set_ylabel("width (px)")
-    fwhm.legend(ncols=2, handletextpad=0.1)
+    above(fwhm, 2)
     frames.separate(fwhm)
     histogram(widths, frames.of_rows("fwhm_px"), "Distribution of FWHM", "FWHM (px)")
     over_time(roundness, frames, frames.of_rows("roundness"), "Roundness", "short / long axis", GREEN)
@@ -159,11 +171,11 @@ def registration(read, frames, pictures):
         if len(own) <= drawing.VECTOR_POINTS:
             drift.plot(own[:, 1], own[:, 0], "-", color=colour, linewidth=0.6, alpha=0.6)
         drawing.points(drift, own[:, 1], own[:, 0], colour, "os^Dv"[k % 5], night)
-    drift.set_title("Drift and dither against the reference")
+    drift.set_title("Drift and dither")
     drift.set_xlabel("shift in x (px)")
     drift.set_ylabel("shift in y (px)")
     if len(set(frames.nights)) > 1:
-        drift.legend(handletextpad=0.1)
+        above(drift, min(len(set(frames.nights)), 2))
     over_time(rotation, frames, frames.of_rows("rotation_deg"), "Rotation", "rotation (degrees)", PURPLE)
     over_time(residual, frames, frames.of_rows("residual_px"), "Residual of matched stars", "rms (px)", VERMILION)
     over_time(matched, frames, frames.column("registration", "inliers"), "Matched stars", "stars", GREEN)
@@ -296,8 +308,9 @@ def losses(read, frames, pictures, rows):
     for k, (_, share, left) in enumerate(steps, start=1):
         ax.barh(k, 100 * (lefts[k - 1] - left), left=100 * left, color=VERMILION, height=0.62)
         ax.plot([100 * lefts[k - 1]] * 2, [k - 0.69, k - 0.31], color=MUTED, linewidth=0.8)
-        ax.text(edge, k, f"\N{MINUS SIGN}{words.percent(share)}" if share > 0 else "nothing" if share == 0 else
-                f"+{words.percent(-share)}", va="center", fontsize=8)
+        sign = "\N{MINUS SIGN}" if share > 0 else "+"
+        told = "nothing" if abs(share) < 5e-6 else f"{sign}{words.percent(abs(share))}"
+        ax.text(edge, k, told, va="center", fontsize=8)
     ax.barh(len(labels) - 1, 100 * lefts[-1], color=BLUE, height=0.62)
     ax.text(edge, len(labels) - 1, words.percent(lefts[-1], 4), va="center", fontsize=8)
     ax.set_yticks(range(len(labels)), labels)
@@ -383,7 +396,7 @@ def rejection(read, frames, pictures):
     ax.set_title("Frames with most")
     ax.grid(True, color=GRID)
     ax.grid(False, axis="y")
-    ax.legend(loc="lower right", bbox_to_anchor=(1.02, 0.98), ncols=2, columnspacing=0.8)
+    above(ax, 2)
     return figure
 
 

@@ -69,7 +69,9 @@ def build(read):
                 "status": "excluded" if light["status"] == "excluded" or not measured else "used",
                 "left_out": light["status"] == "excluded",  # before registration
                 "codes": codes,
-                "flags": [short(code) for code in dict.fromkeys(codes)] + ["trail"] * streak + ["reference"] * reference,
+                "flags": [short(code) for code in dict.fromkeys(codes)]
+                + ["trail"] * streak
+                + ["reference"] * reference,
                 "reason": light["message"] or placed.get("reason"),
                 "fwhm_px": measured.get("fwhm_px"),
                 "roundness": measured.get("roundness"),
@@ -86,7 +88,7 @@ def build(read):
             }
         )
     total = [row["weight"] for row in rows if row["weight"] is not None]
-    for row in rows:
+    for row in rows:  # relative to the mean frame
         row["weight"] = row["weight"] / np.mean(total) if row["weight"] is not None else None
     nights = list(dict.fromkeys(row["night"] for row in rows))
     rows.sort(key=lambda row: (nights.index(row["night"]), row["time"] or "", row["file"]))
@@ -121,10 +123,14 @@ def mark(rows):
 
 
 def off_course(values):
-    """Difference of each value from the median of its neighbours in time."""
-    places = range(len(values))
-    around = [np.r_[values[max(k - NEIGHBOURS, 0) : k], values[k + 1 : k + 1 + NEIGHBOURS]] for k in places]
-    return np.array([v - np.median(a[np.isfinite(a)]) if np.isfinite(a).any() else np.nan for v, a in zip(values, around)])
+    """Difference of each value from the median of as many neighbours before as after it; NaN at both ends."""
+    result = np.full(len(values), np.nan)
+    for k in range(1, len(values) - 1):
+        n = min(NEIGHBOURS, k, len(values) - 1 - k)
+        around = np.r_[values[k - n : k], values[k + 1 : k + 1 + n]]
+        if np.isfinite(around).all():
+            result[k] = values[k] - np.median(around)
+    return result
 
 
 def text(row, key):

@@ -31,21 +31,19 @@ def gather(run):
         (name -> (h, w) array), ``extent`` (x0, x1, y0, y1 of the maps, px), ``bottom_up``, ``config_hash``, ``object``.
     """
     outputs = run["folder"] / "outputs"
+    mean = planes_of(fits.getdata(outputs / "planes/plain_mean_rgb.fits"))
     with fits.open(outputs / "stacked_rgb.fits", memmap=True) as hdus:
         header = hdus[0].header
         flip = products.bottom_up(header)
-        stack, variance = (native(hdus[name].data) for name in (0, "VAR"))
-    mean = native(fits.getdata(outputs / "planes/plain_mean_rgb.fits"))
-    stack, variance, mean = (np.atleast_3d(plane.T).T for plane in (stack, variance, mean))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sigma = (stack - mean) / np.sqrt(variance)
-    sigma = extreme(sigma.reshape(-1, *sigma.shape[-2:]), 1)
+        stack = planes_of(hdus[0].data)
+        sigma = largest_difference(stack, mean, np.atleast_3d(hdus["VAR"].data.T).T)
     known = np.isfinite(sigma)
     views = [compared("whole picture", stack, mean, sigma, flip, -(-max(stack.shape[-2:]) // COMPARED_PX))]
     detail = busiest(stack)
     views.append(compared("detail, every pixel", stack[:, *detail], mean[:, *detail], sigma[detail], flip, 1))
     name = next(n for n in ("stacked_rgb_pcc", "stacked_rgb") if (outputs / f"previews/{n}.png").exists())
     with fits.open(outputs / "stacked.fits", memmap=True) as hdus:
+        x0, y0 = (hdus[0].header.get(key, 0) for key in ("LATTX0", "LATTY0"))
         planes = {key: native(hdus[key].data) for key in ("NIM", "EXP", "REJ")}
     shape = planes["NIM"].shape
     return {
@@ -55,8 +53,7 @@ def gather(run):
         "largest_sigma": float(np.abs(sigma[known]).max()) if known.any() else None,
         "share_beyond": float((np.abs(sigma[known]) > 3).mean()) if known.any() else None,
         "maps": maps(planes),
-        "extent": (header.get("LATTX0", 0), header.get("LATTX0", 0) + shape[1], header.get("LATTY0", 0) + shape[0],
-                   header.get("LATTY0", 0)),
+        "extent": (x0, x0 + shape[1], y0 + shape[0], y0),
         "bottom_up": flip,
         "config_hash": header.get("CONFHASH"),
         "object": header.get("OBJECT"),
@@ -65,6 +62,22 @@ def gather(run):
 
 def native(plane):
     return np.asarray(plane, plane.dtype.newbyteorder("="))
+
+
+def planes_of(image):
+    """(c, h, w), one plane for mono."""
+    return np.atleast_3d(native(image).T).T
+
+
+def largest_difference(stack, mean, variance):
+    """Difference of two stacks (c, h, w) in sigma, of each pixel the colour where it is largest; NaN without data."""
+    largest = np.full(stack.shape[1:], np.nan, np.float32)
+    for one, other, v in zip(stack, mean, variance, strict=True):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            sigma = (one - other) / np.sqrt(native(v))
+        larger = np.isfinite(sigma) & ~(np.abs(sigma) <= np.abs(largest))
+        largest[larger] = sigma[larger]
+    return largest
 
 
 def blocks(image, factor):
@@ -146,9 +159,7 @@ def main_picture(path):
 def maps(planes):
     """Coverage (frames), open time (s) and share rejected, each as means over blocks; NaN without data."""
     factor = -(-max(planes["NIM"].shape) // MAP_PX)
-    frames, exposure, rejected = (
-        smaller(planes[key].astype(np.float32), factor) for key in ("NIM", "EXP", "REJ")
-    )
+    frames, exposure, rejected = (smaller(planes[key].astype(np.float32), factor) for key in ("NIM", "EXP", "REJ"))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = rejected / (frames + rejected)
     nothing = frames == 0
@@ -163,7 +174,5 @@ def data_uri(picture, kind):
     """A picture (h, w) or (h, w, 3) uint8 as a data URI, jpeg or png."""
     stream = io.BytesIO()
     options = {"quality": QUALITY, "subsampling": 0} if kind == "jpeg" else {}
-    images.imsave(
-        stream, np.ascontiguousarray(picture), format=kind, cmap="gray", vmin=0, vmax=255, pil_kwargs=options
-    )
+    images.imsave(stream, np.ascontiguousarray(picture), format=kind, cmap="gray", vmin=0, vmax=255, pil_kwargs=options)
     return f"data:image/{kind};base64," + base64.b64encode(stream.getvalue()).decode()

@@ -22,7 +22,11 @@ def normalization(record):
     low, high = record["summary"].get("scale_range", (None, None))
     return [
         ("Scale of the frames", f"{plain(low, 3)} to {plain(high, 3)}", "1 is the reference; smaller is less light"),
-        ("Scaled by stars", f"{record['summary'].get('scaled_by_stars')} frames", "the others by structure or exposure"),
+        (
+            "Scaled by stars",
+            f"{record['summary'].get('scaled_by_stars')} frames",
+            "the others by structure or exposure",
+        ),
         *(
             (
                 f"Gain, {session['session']}",
@@ -51,7 +55,11 @@ def registration(record):
     methods = ", ".join(f"{n} by {words.METHODS.get(key, key)}" for key, n in record["methods"].items() if n)
     facts = [
         ("Placed", f"{record['summary'].get('matched')} of {record['summary'].get('frames')} matched", methods),
-        ("Median residual", f"{plain(record['summary'].get('median_residual_px'), 3)} px", "rms distance of matched stars"),
+        (
+            "Median residual",
+            f"{plain(record['summary'].get('median_residual_px'), 3)} px",
+            "rms distance of matched stars",
+        ),
         ("Reference", record["reference"], "its pixel grid is that of the stack"),
     ]
     for session in record["sessions"][:6]:
@@ -90,7 +98,11 @@ def reconstruction(record):
     if record["drizzled"]:
         drizzled = record["drizzled"]
         facts.append(
-            ("Colours", f"{drizzled['kernel']} drizzle", f"drops of {plain(drizzled['pixfrac'], 2)} pixel, scale {drizzled['scale']}")
+            (
+                "Colours",
+                f"{drizzled['kernel']} drizzle",
+                f"drops of {plain(drizzled['pixfrac'], 2)} pixel, scale {drizzled['scale']}",
+            )
         )
     return facts
 
@@ -106,7 +118,9 @@ def clusters(read):
     frames = len(read.get("synthetic_frames", {}).get("frames", ()))
     facts.append(("Synthetic frames", plain(frames), "one for each group"))
     used = stack["source"] == "synthetic"
-    facts.append(("The stack is made of", "synthetic frames" if used else "the frames themselves", stack["method"] or ""))
+    facts.append(
+        ("The stack is made of", "synthetic frames" if used else "the frames themselves", stack["method"] or "")
+    )
     return facts
 
 
@@ -114,7 +128,11 @@ def astrometry(record):
     h, w = record["field_deg"] or (None, None)
     parity = {1: "as on the sky", -1: "mirrored"}.get(record["parity"], "")
     return [
-        ("Centre", f"{plain(record['ra_deg'], 7)}\N{DEGREE SIGN}, {plain(record['dec_deg'], 7)}\N{DEGREE SIGN}", "RA, Dec, ICRS"),
+        (
+            "Centre",
+            f"{plain(record['ra_deg'], 7)}\N{DEGREE SIGN}, {plain(record['dec_deg'], 7)}\N{DEGREE SIGN}",
+            "RA, Dec, ICRS",
+        ),
         ("Scale", f"{plain(record['scale_arcsec'], 5)} arcsec/px", parity),
         ("Field", f"{plain(w, 3)}\N{DEGREE SIGN} \N{MULTIPLICATION SIGN} {plain(h, 3)}\N{DEGREE SIGN}", ""),
         ("Rotation", f"{plain(record['rotation_deg'], 4)}\N{DEGREE SIGN}", ""),
@@ -144,5 +162,7 @@ def pcc(record):
     ]
     check = record.get("colour_check")
     if check and check["slope"] is not None:
-        facts.append(("Colours after it", f"slope {plain(check['slope'], 3)}", f"scatter {plain(check['scatter_mag'], 2)} mag"))
+        facts.append(
+            ("Colours after it", f"slope {plain(check['slope'], 3)}", f"scatter {plain(check['scatter_mag'], 2)} mag")
+        )
     return facts

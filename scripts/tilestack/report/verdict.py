@@ -54,7 +54,9 @@ def headline(status, warnings):
     """One sentence."""
     if status == "validation_failed":
         n = sum(entry["level"] == "failure" for entry in warnings)
-        return f"The stack is there, but {n} of its checks failed." if n > 1 else "The stack is there, but a check failed."
+        return (
+            f"The stack is there, but {n} of its checks failed." if n > 1 else "The stack is there, but a check failed."
+        )
     if status != "ok":
         return f"The run {words.STATUS.get(status, status)}."
     told = sum(entry["level"] == "warning" for entry in warnings)

@@ -8,11 +8,20 @@ CODES = {
     "truncated": ("cut short: the file ends before its data does", "Copy the file from the camera again."),
     "unreadable": ("cannot be read", "Copy the file from the camera again."),
     "no_image": ("holds no image", "Remove the file from the folder of lights."),
-    "rgb_product": ("a finished colour picture, not a raw light", "Nothing: stacks lying among the lights are left out."),
+    "rgb_product": (
+        "a finished colour picture, not a raw light",
+        "Nothing: stacks lying among the lights are left out.",
+    ),
     "stacked_product": ("already a stack, not a single light", "Nothing: stacks lying among the lights are left out."),
     "not_a_light": ("a dark, flat or bias frame", "Nothing: only lights are stacked."),
-    "wrong_size": ("has another size than most lights", "Stack lights of another camera or binning in a run of its own."),
-    "wrong_bayer_pattern": ("has another colour pattern than most lights", "Set scan.bayer_pattern if the header is wrong."),
+    "wrong_size": (
+        "has another size than most lights",
+        "Stack lights of another camera or binning in a run of its own.",
+    ),
+    "wrong_bayer_pattern": (
+        "has another colour pattern than most lights",
+        "Set scan.bayer_pattern if the header is wrong.",
+    ),
     "unknown_bayer_pattern": ("names a colour pattern that does not exist", "Set scan.bayer_pattern."),
     "other_camera": ("comes from another camera", "Put the lights of each camera into a folder of its own."),
     "nan_share": ("holds too many pixels without data", "Raise scan.nan_share_max if that is as it should be."),
@@ -39,17 +48,26 @@ CODES = {
     "no_exposure": ("has no exposure time in its header", "Set scan.exposure_s, then times are known."),
     "other_exposure": ("has another exposure time than most", "Nothing: weights take care of it."),
     "nan_pixels": ("holds some pixels without data", "Nothing: other frames fill in."),
-    "zero_pixels": ("has more than 1 % of its pixels at 0", "Raise the offset of the camera, or check the calibration."),
+    "zero_pixels": (
+        "has more than 1 % of its pixels at 0",
+        "Raise the offset of the camera, or check the calibration.",
+    ),
     "predicted": (
         "had too few stars, so its place was predicted from its neighbours",
         "Look whether clouds passed; such frames count less.",
     ),
-    "scaled_by_structure": ("has too few stars to measure transparency; nebulosity was used", "Nothing: the error is known."),
+    "scaled_by_structure": (
+        "has too few stars to measure transparency; nebulosity was used",
+        "Nothing: the error is known.",
+    ),
     "scaled_by_exposure": (
         "has too few stars to measure transparency; its exposure time was used",
         "Look at these frames: clouds would go unnoticed.",
     ),
-    "catalogue_fallback": ("the online catalogue was not reached; the built-in one was used", "Nothing, or try again online."),
+    "catalogue_fallback": (
+        "the online catalogue was not reached; the built-in one was used",
+        "Nothing, or try again online.",
+    ),
     # phases that were skipped
     "reduced_mode": (
         "too few frames to group them by the state of the sky; the stack is made of the frames themselves",
@@ -57,10 +75,16 @@ CODES = {
     ),
     "switched_off": ("switched off in the configuration", "Set its enabled key in config.yaml."),
     "mono": ("the lights are mono: there are no colours to work on", "Nothing."),
-    "no_solution": ("the field was not recognised", "Give astrometry.hint with the coordinates or the name of the object."),
+    "no_solution": (
+        "the field was not recognised",
+        "Give astrometry.hint with the coordinates or the name of the object.",
+    ),
     "no_sky_coordinates": ("needs sky coordinates, which were not found", "See Astrometry."),
     "too_few_samples": ("too little blank sky to fit a gradient", "Nothing: the image is passed on as it is."),
-    "too_few_stars": ("too few stars with known colours; the image is passed on as it is", "Set catalogue.source online."),
+    "too_few_stars": (
+        "too few stars with known colours; the image is passed on as it is",
+        "Set catalogue.source online.",
+    ),
     "no_record": ("this run has no record of the phase", "Start the run again to make it."),
 }
 

@@ -1,0 +1,81 @@
+# The end of phase 17: what people read. It reads outputs/ and artifacts/, and of the run its timeline and benchmarks.
+REPORT_FIGURES = {  # name: (category of Snakemake's report, label)
+    "losses": ("Result", "Where the light goes"),
+    "depth": ("Result", "Depth against time"),
+    "coverage": ("Result", "Coverage and effective exposure"),
+    "rejection": ("Result", "Rejected pixels"),
+    "normalization": ("Frames", "Normalisation"),
+    "global_metrics": ("Frames", "Global metrics"),
+    "star_metrics": ("Frames", "Star metrics"),
+    "correlations": ("Frames", "Correlations"),
+    "registration": ("Frames", "Registration"),
+    "tiles": ("Field", "Tile analysis"),
+    "reconstruction": ("Field", "Reconstruction"),
+    "timeline": ("Run", "Timeline"),
+}
+REPORT = [
+    "<run>/artifacts/report.html",
+    "<run>/artifacts/frames.csv",
+    *expand("<run>/artifacts/figures/{name}.svg", name=REPORT_FIGURES),
+]
+
+
+def in_report(name):
+    """A figure, with its place in Snakemake's report."""
+    category, label = REPORT_FIGURES[name]
+    return report(
+        f"<run>/artifacts/figures/{name}.svg",
+        caption=f"captions/{name}.rst",
+        category=category,
+        labels={"figure": label},
+    )
+
+
+def contents_of(*paths):
+    """Digest of files that are there, for params: files that no rule of a plain start makes, and templates."""
+    there = [Path(path) for path in paths if Path(path).exists()]
+    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in there)).hexdigest()[:12]
+
+
+rule report:
+    """The report of the run, and the figures of Snakemake's own."""
+    input:
+        products=[
+            "<run>/outputs/stacked.fits",
+            "<run>/outputs/stacked_rgb.fits",
+            "<run>/outputs/planes/plain_mean_rgb.fits",
+        ],
+        previews=expand("<run>/outputs/previews/{name}", name=PREVIEWS),
+        figures=expand("<run>/artifacts/figures/{name}", name=FIGURES),
+        records=expand("<run>/artifacts/{phase}.json", phase=ARTIFACTS),
+    output:
+        page=report(
+            "<run>/artifacts/report.html",
+            caption="captions/report.rst",
+            category="Report",
+            labels={"figure": "Report of the run"},
+        ),
+        table=report(
+            "<run>/artifacts/frames.csv",
+            caption="captions/frames.rst",
+            category="Frames",
+            labels={"figure": "Table of all frames"},
+        ),
+        figures=[in_report(name) for name in REPORT_FIGURES],
+    log:
+        text="<run>/logs/report.log",
+        reason="<run>/logs/report.reason.json",
+    benchmark:
+        "<run>/benchmarks/report.tsv"
+    conda:
+        "../envs/tilestack.yaml"
+    resources:
+        mem_mb=2500,
+    params:
+        run_folder=lambda wildcards: RUN,
+        # Made at the user's wish by the target efficiency, so it is no input; the report takes it where it is there.
+        measured=lambda wildcards: contents_of(Path(RUN, "artifacts/efficiency.json")),
+        templates=contents_of(*sorted((SCRIPTS / "tilestack/report/templates").iterdir())),
+        code=code("report.py"),
+    script:
+        "../scripts/report.py"
