@@ -1,20 +1,27 @@
 import pytest
 
+from browsing import CHROMIUM, DRIVER
 from support import REAL, SMALL, Workdir
+
+# Marker: (what its tests need, whether it is there).
+NEEDS = {
+    "real": ("real frames in ../shared/data", REAL.is_dir()),
+    "browser": ("Debian packages chromium and chromium-driver", bool(CHROMIUM and DRIVER)),
+}
 
 
 def pytest_report_header():
-    return (
-        f"real frames: {'found' if REAL.is_dir() else 'not found, tests marked real are deselected'} (../shared/data)"
-    )
+    return [
+        f"{what}: {'found' if there else f'not found, tests marked {marker} are deselected'}"
+        for marker, (what, there) in NEEDS.items()
+    ]
 
 
 def pytest_collection_modifyitems(config, items):
-    if REAL.is_dir():
-        return
-    real = [item for item in items if item.get_closest_marker("real")]
-    config.hook.pytest_deselected(items=real)
-    items[:] = [item for item in items if item not in real]
+    missing = [marker for marker, (_, there) in NEEDS.items() if not there]
+    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in missing)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ POINTS = 60
 def curves(frames):
     """S/N over exposure, frames in the order given, each relative to a single frame of median quality.
 
-    Formula values, as in STACKING: extended light `sum w / sqrt(sum w^2 v)`, stars with Gaussian profiles under a matched
-    filter (Zackay and Ofek 2017, doi:10.3847/1538-4357/836/2/187), the ceilings with the weights that are best for each.
+    Formula values, as in STACKING: extended light `sum w / sqrt(sum w^2 v)`, stars with Gaussian profiles under a
+    matched filter (Zackay and Ofek 2017, doi:10.3847/1538-4357/836/2/187), ceilings with the weights best for each.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def filtered(weight, variance, fwhm):
 
 
 def waterfall(read, rows):
-    """What becomes of the light of all lights found, step by step: list of (cause, share of what was left, left after)."""
+    """What becomes of all light found, step by step: list of (cause, share of what was left, left after it)."""
     known = [row["exposure_s"] or 1.0 for row in rows]
     left_out = sum(e for e, row in zip(known, rows, strict=True) if row["left_out"])
     excluded = left_out / max(sum(known), 1e-9)

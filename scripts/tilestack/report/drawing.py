@@ -1,6 +1,7 @@
 """How figures look: one style, colours that readers with any colour vision tell apart, light and dark.
 
-Figures are drawn in marker colours, which become CSS variables in the page and fixed colours in the files for Snakemake's report.
+Figures are drawn in marker colours, which become CSS variables in the page, and fixed colours in the files for
+Snakemake's report.
 """
 
 import io

@@ -7,20 +7,23 @@ from tilestack.report import drawing, figures
 # name: what the figure shows; read aloud by screen readers, printed below the figure.
 CAPTIONS = {
     "losses": "Where the light goes: each step takes its share of the squared S/N that all lights found could give.",
-    "depth": "S/N against open time. The wide grey line is the most that any weighted mean of these frames can reach; the "
-    "distance to it is the loss.",
+    "depth": "S/N against open time. The wide grey line is the most that any weighted mean of these frames can reach; "
+    "the distance to it is the loss.",
     "coverage": "Frames, open time and effective exposure (open time times efficiency) over the field.",
-    "rejection": "Where pixels were rejected, and the frames that caused most of it. A trail of a satellite shows as a line.",
-    "normalization": "Sky and scale of each frame against the reference. Clouds make the scale fall and often the sky rise.",
+    "rejection": "Where pixels were rejected, and the frames that caused most of it. A satellite shows as a line.",
+    "normalization": "Sky and scale of each frame against the reference. With clouds the scale falls, and often the "
+    "sky rises.",
     "global_metrics": "Noise, detail and weight of whole frames.",
-    "star_metrics": "Width, shape and number of stars. wFWHM is FWHM times most stars over stars: it rises with clouds, too.",
-    "correlations": "What goes with what. A rank correlation near +1 or \N{MINUS SIGN}1 means that both rise or fall together.",
-    "registration": "Where each frame lies against the reference: drift of the mount, dither, rotation of the field, and how "
-    "well stars meet.",
-    "tiles": "Quality over the field, by tile.",
-    "reconstruction": "What the tiles got: frames by weight, rejected pixels, and what local weights gain over one weight a frame.",
+    "star_metrics": "Width, shape and number of stars. wFWHM is FWHM times most stars over stars: clouds raise it, too.",
+    "correlations": "What goes with what. A rank correlation near +1: both rise together; near \N{MINUS SIGN}1: one "
+    "rises as the other falls.",
+    "registration": "Where each frame lies against the reference: drift of the mount, dither, rotation of the field, "
+    "and how well stars meet.",
+    "tiles": "Quality over the field, by tile. Each square is the middle of a tile.",
+    "reconstruction": "What the tiles got: frames by weight, rejected pixels, and what local weights gain over one "
+    "weight a frame.",
     "clusters": "Frames grouped by the state of the sky, and when each state was.",
-    "timeline": "Phases of the start that did most of the work; phases overlap where they do not need each other.",
+    "timeline": "Phases of the start that did most of the work; they overlap where they do not need each other.",
 }
 # Figures that every run has: files for Snakemake's report.
 ALWAYS = [name for name in CAPTIONS if name != "clusters"]

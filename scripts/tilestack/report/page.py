@@ -47,6 +47,7 @@ def render(run, rows, shown, drawn):
         "percent": words.percent,
         "duration": words.duration,
         "meaning": words.meaning,
+        "fixed": words.fixed,
     }
     script = (TEMPLATES / "page.js").read_text()
     judged = verdict.judge(read, rows)

@@ -27,8 +27,8 @@ def gather(run):
     -------
     dict
         ``stack`` (data URI), ``stack_name``, ``compared`` (views, each ``name``, ``stack``, ``mean``, ``sigma`` as data
-        URIs, ``width``, ``height``), ``largest_sigma``, ``share_beyond`` (of pixels where both differ by over 3 sigma), ``maps``
-        (name -> (h, w) array), ``extent`` (x0, x1, y0, y1 of the maps, px), ``bottom_up``, ``config_hash``, ``object``.
+        URIs, ``width``, ``height``), ``largest_sigma``, ``share_beyond`` (of the pixels, by over 3 sigma), ``maps``
+        (name -> (h, w) array), ``extent`` (x0, x1, y1, y0 of the maps, lattice px), ``bottom_up``, ``config_hash``.
     """
     outputs = run["folder"] / "outputs"
     mean = planes_of(fits.getdata(outputs / "planes/plain_mean_rgb.fits"))
@@ -56,7 +56,6 @@ def gather(run):
         "extent": (x0, x0 + shape[1], y0 + shape[0], y0),
         "bottom_up": flip,
         "config_hash": header.get("CONFHASH"),
-        "object": header.get("OBJECT"),
     }
 
 
@@ -81,7 +80,7 @@ def largest_difference(stack, mean, variance):
 
 
 def blocks(image, factor):
-    """Image (..., h, w) cut into blocks: (..., h / factor, factor, w / factor, factor); the rest at the rims is left out."""
+    """Image (..., h, w) cut into blocks (..., h / factor, factor, w / factor, factor), without the rest at the rims."""
     h, w = (n // factor * factor for n in image.shape[-2:])
     return image[..., :h, :w].reshape(*image.shape[:-2], h // factor, factor, w // factor, factor)
 

@@ -148,7 +148,8 @@ def bge(record):
         ("Samples of blank sky", plain(record["n_samples"]), f"{percent(record['kept_share'])} kept"),
     ]
     for entry in record["channels"]:
-        note = f"{percent(entry['residual_share'], 2)} of it left, {percent(entry['object_share'], 2)} of the object's light taken"
+        left, taken = (percent(entry[key], 2) for key in ("residual_share", "object_share"))
+        note = f"{left} of it left, {taken} of the object's light taken"
         facts.append((f"Gradient {entry['channel']}", f"{plain(entry['amplitude_adu'], 3)} ADU", note))
     return facts
 

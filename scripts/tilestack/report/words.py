@@ -172,6 +172,11 @@ def plain(value, digits=4):
     return f"{value:.{max(digits - 1, 1)}e}"
 
 
+def fixed(value, digits):
+    """A number with so many digits after the point; a dash for null."""
+    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
+
+
 def percent(share, digits=3):
     """A share as text."""
     return "\N{EN DASH}" if share is None else f"{plain(100.0 * share, digits)} %"
