@@ -14,6 +14,7 @@ from astropy.wcs import WCS
 from scipy.optimize import least_squares
 
 import skycatalogue
+from browsing import browser, read_report
 from support import REAL, Workdir
 from tilestack import geometry, inspection, lights, selection
 
@@ -330,3 +331,10 @@ def test_m8__solves_by_the_name_of_its_object_alone(workdir, m8_filters):
                 east = (ra - float(row["ra_center_deg"])) * np.cos(np.radians(dec))
                 off.append(np.hypot(east, dec - float(row["dec_center_deg"])) * 3600)
         assert len(off) >= 7 and np.median(off) <= 1.0
+
+
+@pytest.mark.browser
+def test_m94__report_in_a_browser(two_sessions):
+    with browser() as driver:
+        found = read_report(driver, two_sessions / "artifacts/report.html")
+    assert found["numbers"]["Frames used"] == "35 of 35" and found["numbers"]["Exposure"] == "5 min 50 s"

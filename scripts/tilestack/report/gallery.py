@@ -11,10 +11,10 @@ CAPTIONS = {
     "the distance to it is the loss.",
     "coverage": "Frames, open time and effective exposure (open time times efficiency) over the field.",
     "rejection": "Where pixels were rejected, and the frames that caused most of it. A satellite shows as a line.",
-    "normalization": "Sky and scale of each frame against the reference. With clouds the scale falls, and often the "
-    "sky rises.",
+    "normalization": "Sky and scale of each frame against the reference. Under clouds the scale falls; the sky "
+    "often rises.",
     "global_metrics": "Noise, detail and weight of whole frames.",
-    "star_metrics": "Width, shape and number of stars. wFWHM is FWHM times most stars over stars: clouds raise it, too.",
+    "star_metrics": "Width, shape and number of stars. wFWHM is FWHM times most stars over stars: it shows clouds.",
     "correlations": "What goes with what. A rank correlation near +1: both rise together; near \N{MINUS SIGN}1: one "
     "rises as the other falls.",
     "registration": "Where each frame lies against the reference: drift of the mount, dither, rotation of the field, "
