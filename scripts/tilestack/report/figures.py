@@ -52,14 +52,14 @@ def by_channel(ax, frames, table, key, names):
     frames.separate(ax)
 
 
-def above(ax, columns):
+def above(ax, columns, gap=0.1):
     """A legend beside the title, where no point is."""
     ax.legend(
         ncols=columns,
         loc="lower right",
         bbox_to_anchor=(1.02, 0.98),
         borderaxespad=0,
-        handletextpad=0.1,
+        handletextpad=gap,
         columnspacing=0.8,
     )
 
@@ -326,7 +326,7 @@ def plane_maps(pictures, fields, beside=0):
     """Maps of planes, with room for other plots beside them."""
     shape = pictures["maps"]["frames"].shape
     n = len(fields) + beside
-    height = min(4.4, 7.6 / n * 0.72 * shape[0] / shape[1] + 0.8)
+    height = min(4.4, 7.6 / n * 0.62 * shape[0] / shape[1] + 0.8)
     figure, axes = drawing.canvas(1, n, height=height)
     for ax, (values, title, unit) in zip(axes, fields, strict=False):
         known = values[np.isfinite(values)]
@@ -393,7 +393,7 @@ def rejection(read, frames, pictures):
     ax.set_title("Frames with most")
     ax.grid(True, color=GRID)
     ax.grid(False, axis="y")
-    above(ax, 2)
+    above(ax, 2, gap=0.5)
     return figure
 
 

@@ -140,7 +140,7 @@ def starts(events):
         elif event["type"] == "run_end" and found:
             found[-1] |= {"end": event["ts"], "status": event["status"], "message": event.get("message")}
     if found and found[-1]["status"] == "running":
-        found[-1]["status"] = "makes this report"
+        found[-1]["status"] = "is making this report"
     return found
 
 
