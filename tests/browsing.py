@@ -8,7 +8,7 @@ import tempfile
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 SWITCHES = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars"
+    "--disable-component-update --disable-sync --hide-scrollbars --force-prefers-reduced-motion"
 ).split()
 
 
@@ -34,11 +34,12 @@ def browser(width=1280, height=900):
 
 
 def requests(driver):
-    """Addresses that pages asked for since the last call, but for files and what is in the page itself."""
+    """Addresses that pages from files asked for since the last call, but for files and what is in the page itself."""
     told = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in told if m["method"] == "Network.requestWillBeSent"]
+    sent = [m["params"] for m in told if m["method"] == "Network.requestWillBeSent"]
+    asked = [entry["request"]["url"] for entry in sent if entry["documentURL"].startswith("file:")]
     assert asked, "the browser recorded no request, not even that for the page"
-    return [url for url in asked if not url.startswith(("file:", "data:"))]
+    return [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
 
 
 def shown(driver, css):

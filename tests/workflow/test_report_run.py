@@ -2,13 +2,12 @@
 
 import csv
 import re
-import shutil
 import subprocess
 
 import pytest
 
 from browsing import browser, read_report, requests
-from support import SMALL, events, record
+from support import SMALL, events, record, stamps
 
 NO_NETWORK = ["unshare", "--net", "--map-root-user"]
 
@@ -33,11 +32,11 @@ def test_report__is_there_at_the_end_of_a_plain_run(finished):
 
 def test_report__target_makes_it_again_where_it_is_gone(finished):
     page = finished.run / "artifacts/report.html"
-    before = page.read_text()
+    before, products = page.read_text(), stamps(finished.run / "outputs")
     page.unlink()
-    said = finished.snakemake("--config", SMALL, "--", "report")
-    assert "rule report" in said and "rule stacking" not in said
+    finished.snakemake("--config", SMALL, "--", "report")
     assert page.exists() and len(page.read_text()) > 0.9 * len(before)
+    assert stamps(finished.run / "outputs") == products
     assert finished.settled()
 
 
@@ -77,12 +76,24 @@ def test_report__fits_a_phone(finished):
 
 @pytest.mark.browser
 def test_snakemakes_report__in_a_browser(finished, tmp_path):
-    finished.snakemake("--config", SMALL, "--report", "snakemake.html")
-    page = shutil.move(finished.root / "snakemake.html", tmp_path / "snakemake.html")
+    page = tmp_path / "snakemake.html"
+    finished.snakemake("--config", SMALL, "--report", str(page))
     with browser() as driver:
         driver.get(page.as_uri())
         driver.implicitly_wait(10)
-        assert driver.find_element("xpath", "//*[contains(text(), 'Frames')]").is_displayed()
-        assert "demo" in driver.find_element("tag name", "body").text
+        driver.find_element("xpath", "//*[text()='Frames']").click()
+        assert driver.find_element("xpath", "//*[contains(text(), 'Star metrics')]").is_displayed()
+        driver.find_element("xpath", "//*[contains(text(), 'Table of all frames')]")
+        assert "Frames" in driver.find_element("tag name", "body").text
         assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
         assert requests(driver) == []
+
+
+@pytest.mark.browser
+def test_browser__tells_of_requests_and_of_errors(tmp_path):
+    """The watch itself: a page that asks for a picture and has a broken script."""
+    (tmp_path / "page.html").write_text("<img src='http://127.0.0.1:9/picture.png'><script>nothing.there()</script>")
+    with browser() as driver:
+        driver.get((tmp_path / "page.html").as_uri())
+        assert requests(driver) == ["http://127.0.0.1:9/picture.png"]
+        assert any("nothing is not defined" in entry["message"] for entry in driver.get_log("browser"))
