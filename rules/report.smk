@@ -20,23 +20,6 @@ REPORT = [
 ]
 
 
-def in_report(name):
-    """A figure, with its place in Snakemake's report."""
-    category, label = REPORT_FIGURES[name]
-    return report(
-        f"<run>/artifacts/figures/{name}.svg",
-        caption=f"captions/{name}.rst",
-        category=category,
-        labels={"figure": label},
-    )
-
-
-def contents_of(*paths):
-    """Digest of files that are there, for params: files that no rule of a plain start makes, and templates."""
-    there = [Path(path) for path in paths if Path(path).exists()]
-    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in there)).hexdigest()[:12]
-
-
 rule report:
     """The report of the run, and the figures of Snakemake's own."""
     input:
@@ -61,7 +44,15 @@ rule report:
             category="Frames",
             labels={"figure": "Table of all frames"},
         ),
-        figures=[in_report(name) for name in REPORT_FIGURES],
+        figures=[
+            report(
+                f"<run>/artifacts/figures/{name}.svg",
+                caption=f"captions/{name}.rst",
+                category=category,
+                labels={"figure": label},
+            )
+            for name, (category, label) in REPORT_FIGURES.items()
+        ],
     log:
         text="<run>/logs/report.log",
         reason="<run>/logs/report.reason.json",

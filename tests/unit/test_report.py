@@ -262,6 +262,17 @@ def test_difference__is_in_sigma_of_the_colour_that_differs_most():
     assert pictures.extreme(sigma[None], 2)[1, 1] == -5
 
 
+def test_detail__shows_the_galaxy_and_neither_noise_nor_a_star():
+    y, x = np.indices((900, 1200))
+    variance = np.where(x > 1000, 900.0, 4.0).astype(np.float32)  # a rim of few frames
+    image = np.random.default_rng(3).normal(0, np.sqrt(variance)).astype(np.float32)
+    image += 30 * np.exp(-((y - 600) ** 2 + (x - 400) ** 2) / 2 / 60**2)
+    image[100:104, 100:104] += 30000
+    rows, columns = pictures.busiest(image, variance)
+    assert rows.stop - rows.start == columns.stop - columns.start == pictures.DETAIL_PX
+    assert rows.start + 100 < 600 < rows.stop - 100 and columns.start + 100 < 400 < columns.stop - 100
+
+
 def test_figures__have_a_name_and_a_unit_on_every_axis(run):
     """Not the categories of bars, which name themselves."""
     read = contents.read(run)

@@ -13,6 +13,8 @@ from tilestack import preview, products
 PICTURE_PX, COMPARED_PX, DETAIL_PX, MAP_PX = 1400, 1000, 420, 320
 QUALITY = 88
 SIGMAS = 5.0
+# Pixels a side over which light is averaged to find what there is to see.
+BINNED = 4
 
 
 def gather(run):
@@ -36,10 +38,12 @@ def gather(run):
         header = hdus[0].header
         flip = products.bottom_up(header)
         stack = planes_of(hdus[0].data)
-        sigma = largest_difference(stack, mean, np.atleast_3d(hdus["VAR"].data.T).T)
+        variance = np.atleast_3d(hdus["VAR"].data.T).T
+        sigma = largest_difference(stack, mean, variance)
+        middle = len(stack) // 2
+        detail = busiest(stack[middle], native(variance[middle]))
     known = np.isfinite(sigma)
     views = [compared("whole picture", stack, mean, sigma, flip, -(-max(stack.shape[-2:]) // COMPARED_PX))]
-    detail = busiest(stack)
     views.append(compared("detail, every pixel", stack[:, *detail], mean[:, *detail], sigma[detail], flip, 1))
     name = next(n for n in ("stacked_rgb_pcc", "stacked_rgb") if (outputs / f"previews/{n}.png").exists())
     with fits.open(outputs / "stacked.fits", memmap=True) as hdus:
@@ -99,25 +103,28 @@ def extreme(planes, factor):
     return np.where(blocks(np.isfinite(planes), factor).any((0, 2, 4)), value, np.nan)
 
 
-def busiest(stack):
-    """Slices of the box of DETAIL_PX with most light above the sky: where a difference would be seen."""
-    plane = np.nan_to_num(stack[len(stack) // 2] - np.nanmedian(stack[len(stack) // 2]))
-    h, w = plane.shape
-    size_y, size_x = min(DETAIL_PX, h), min(DETAIL_PX, w)
-    step = max(min(size_y, size_x) // 4, 1)
-    # Capped, so that one bright star does not choose the place.
-    capped = np.clip(plane, 0, np.percentile(plane[:: max(1, h // 500), :: max(1, w // 500)], 99.5))
-    sums = np.zeros((h + 1, w + 1))
-    sums[1:, 1:] = capped.cumsum(0).cumsum(1)
-    ys, xs = np.arange(0, h - size_y + 1, step), np.arange(0, w - size_x + 1, step)
-    light = (
-        sums[np.ix_(ys + size_y, xs + size_x)]
-        - sums[np.ix_(ys, xs + size_x)]
-        - sums[np.ix_(ys + size_y, xs)]
-        + sums[np.ix_(ys, xs)]
-    )
-    y, x = np.unravel_index(np.argmax(light), light.shape)
-    return slice(ys[y], ys[y] + size_y), slice(xs[x], xs[x] + size_x)
+def busiest(image, variance):
+    """Slices of the box of DETAIL_PX with most to see: light that stands out of the noise, bright stars held down.
+
+    Parameters
+    ----------
+    image, variance : (h, w) arrays
+    """
+    shape = image.shape
+    light = smaller(np.nan_to_num(image - np.nanmedian(image)), BINNED)
+    noise = np.sqrt(smaller(variance, BINNED)) / BINNED
+    with np.errstate(invalid="ignore", divide="ignore"):
+        worth = np.clip(np.nan_to_num(light / noise, posinf=0, neginf=0) - SIGMAS, 0, 6 * SIGMAS)
+    sums = np.zeros([n + 1 for n in worth.shape])
+    sums[1:, 1:] = worth.cumsum(0).cumsum(1)
+    size = [min(DETAIL_PX // BINNED, n) for n in worth.shape]
+    inner = [n - m + 1 for n, m in zip(worth.shape, size, strict=True)]
+    high, low = (sums[start:, :] for start in (size[0], 0))
+    rows = high[: inner[0]] - low[: inner[0]]
+    inside = rows[:, size[1] :][:, : inner[1]] - rows[:, : inner[1]]
+    # Of many boxes with the same light the middle one.
+    y, x = (int(np.median(places)) * BINNED for places in np.nonzero(inside >= inside.max() * (1 - 1e-9)))
+    return tuple(slice(start, start + min(DETAIL_PX, n)) for start, n in zip((y, x), shape, strict=True))
 
 
 def compared(name, stack, mean, sigma, flip, factor):
