@@ -55,13 +55,9 @@ def star_fluxes(stack, paths, method, pattern):
     if pattern and method in ("malvar", "bilinear"):
         mosaic = opened(paths["mosaic"])
         pixels, variance = debayering.demosaiced(mosaic["planes"][0], mosaic["VAR"][0], pattern, "superpixel")
-        mask = np.bitwise_or.reduce(
-            [
-                mosaic["MASK"][0][y : pixels.shape[1] * 2 : 2, x : pixels.shape[2] * 2 : 2]
-                for y in (0, 1)
-                for x in (0, 1)
-            ]
-        )
+        h, w = mosaic["MASK"][0].shape
+        even = np.pad(mosaic["MASK"][0], ((0, h % 2), (0, w % 2)), constant_values=masks.NO_DATA)
+        mask = np.bitwise_or.reduce([even[y::2, x::2] for y in (0, 1) for x in (0, 1)])
         planes, mask = pixels, np.broadcast_to(mask, pixels.shape)
         sky, found = starcolours.on_superpixels(sky, found)
     return starcolours.measured(planes, variance, mask, sky, found, saturation=value(stack["cards"], "SATURATE"))

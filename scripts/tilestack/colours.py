@@ -30,13 +30,17 @@ def box_sum(values, radius):
     return values
 
 
+def local_mean(values):
+    """Mean of 17x17 pixels along the last two axes, of fewer at the rims."""
+    return box_sum(values, LOCAL_RADIUS) / box_sum(np.ones(values.shape[-2:]), LOCAL_RADIUS)
+
+
 def shares(weight):
     """By how much a pixel counts itself, and its 3x3, 5x5 and 9x9 neighbours: (4, ..., h, w), of sum 1.
 
     Each neighbourhood counts as far as its own mean weight is not thin, and leaves the rest to the next.
     """
-    around = box_sum(weight, LOCAL_RADIUS) / box_sum(np.ones(weight.shape[-2:]), LOCAL_RADIUS)
-    limit = np.maximum(THIN_SHARE * around, np.finfo(float).tiny)
+    limit = np.maximum(THIN_SHARE * local_mean(weight), np.finfo(float).tiny)
     left, result = np.ones_like(weight), []
     for radius in (0, *RADII[:-1]):
         mean = weight if radius == 0 else box_sum(weight, radius) / (2 * radius + 1) ** 2
@@ -222,7 +226,7 @@ def add_up(paths, out, canvas, pattern, put_back_share):
     -------
     dict or None
         ``kernel``, ``pixfrac``, ``scale``, ``r_factor``; and by colour ``empty_share`` of the canvas and
-        ``filled_share`` of the rest.
+        ``filled_share`` of the rest, by the weight around: a rim that few frames reach counts little.
     """
     with contextlib.ExitStack() as stack:
         opened = [[stack.enter_context(files.opened(path)) for path in batches] for batches in paths]
@@ -244,13 +248,17 @@ def add_up(paths, out, canvas, pattern, put_back_share):
 def _write(writer, sessions, canvas, pattern, put_back_share, drop):
     density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
     image = Planes(writer, PLANES, len(density), canvas)
-    n_filled, n_empty = np.zeros(len(density)), np.zeros(len(density))
+    n_empty, filled_weight, weight = np.zeros((3, len(density)))
     for band in bands(canvas, BAND_ROWS):
         wide = (band[0] - HALO, band[1], band[2] + 2 * HALO, band[3])
         planes = planes_of(*add_sessions(sessions, wide, put_back_share), density, drop)
+        level = local_mean(planes["WHT"])[:, HALO:-HALO]
         planes = {name: values[:, HALO:-HALO] for name, values in planes.items()}
         image.put(band, planes)
-        n_filled += (planes["MASK"] & masks.FILLED > 0).sum((1, 2))
-        n_empty += (planes["MASK"] & masks.NO_DATA > 0).sum((1, 2))
-    n = canvas[2] * canvas[3]
-    return {"filled_share": (n_filled / np.maximum(n - n_empty, 1)).tolist(), "empty_share": (n_empty / n).tolist()}
+        known, filled_in = planes["MASK"] & masks.NO_DATA == 0, planes["MASK"] & masks.FILLED > 0
+        n_empty += (~known).sum((1, 2))
+        weight += (level * known).sum((1, 2))
+        filled_weight += (level * filled_in).sum((1, 2))
+    tiny = np.finfo(float).tiny
+    share = filled_weight / np.maximum(weight, tiny)
+    return {"filled_share": share.tolist(), "empty_share": (n_empty / (canvas[2] * canvas[3])).tolist()}
