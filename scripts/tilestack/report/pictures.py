@@ -8,6 +8,7 @@ from astropy.io import fits
 from matplotlib import image as images
 
 from tilestack import preview, products
+from tilestack.robust import spread
 
 # Longer sides. With the qualities below they bound the size of the report, however large the stack is.
 PICTURE_PX, COMPARED_PX, DETAIL_PX, MAP_PX = 1400, 1000, 420, 320
@@ -111,7 +112,7 @@ def busiest(image, variance):
     image, variance : (h, w) arrays
     """
     shape = image.shape
-    light = smaller(np.nan_to_num(image - np.nanmedian(image)), BINNED)
+    light = above_gradient(smaller(image, BINNED))
     noise = np.sqrt(smaller(variance, BINNED)) / BINNED
     with np.errstate(invalid="ignore", divide="ignore"):
         worth = np.clip(np.nan_to_num(light / noise, posinf=0, neginf=0) - SIGMAS, 0, 6 * SIGMAS)
@@ -125,6 +126,22 @@ def busiest(image, variance):
     # Of many boxes with the same light the middle one.
     y, x = (int(np.median(places)) * BINNED for places in np.nonzero(inside >= inside.max() * (1 - 1e-9)))
     return tuple(slice(start, start + min(DETAIL_PX, n)) for start, n in zip((y, x), shape, strict=True))
+
+
+def above_gradient(image):
+    """The image less a quadratic surface through its sky; for choosing a place, never for measuring."""
+    y, x = (axis / max(n, 1) for axis, n in zip(np.indices(image.shape), image.shape, strict=True))
+    terms = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1)
+    step = max(1, image.shape[0] // 150)
+    values, points = image[::step, ::step].ravel(), terms[::step, ::step].reshape(-1, 6)
+    kept = np.isfinite(values)
+    for _ in range(4):
+        if kept.sum() < 60:
+            return image - np.nanmedian(image)
+        surface = np.linalg.lstsq(points[kept], values[kept], rcond=None)[0]
+        rest = values - points @ surface
+        kept = np.abs(rest - np.median(rest[kept])) < 2.5 * spread(rest[kept])
+    return image - terms @ surface
 
 
 def compared(name, stack, mean, sigma, flip, factor):
