@@ -176,6 +176,29 @@ def test_verdict__failed_check_comes_first_with_its_advice(run):
     assert "<code>validation_failed</code>" in text
 
 
+SKIPPED = {
+    **made_run.head(14, "ASTROMETRY"),
+    "status": "skipped",
+    "reason": "no_solution",
+    "n_matches": 0,
+    "tries": [],
+    **dict.fromkeys("solver catalogue matched_share rms_arcsec median_arcsec max_arcsec scale_arcsec".split()),
+    **dict.fromkeys("rotation_deg parity ra_deg dec_deg field_deg sip_order".split()),
+}
+
+
+def test_verdict__tells_of_a_field_that_was_not_recognised_but_not_of_a_switch(run):
+    made_run.write(run, "astrometry", SKIPPED)
+    text, _, judged = built(run)
+    assert judged["level"] == "fair" and "1 thing to know" in judged["headline"]
+    assert (
+        "sky coordinates" in judged["warnings"][0]["meaning"] and "astrometry.hint" in judged["warnings"][0]["advice"]
+    )
+    made_run.write(run, "astrometry", SKIPPED | {"reason": "switched_off"})
+    text, _, judged = built(run)
+    assert judged["level"] == "good" and words.CODES["switched_off"][0] in text
+
+
 MEASURED = {
     "kind": "measured",
     "channels": [

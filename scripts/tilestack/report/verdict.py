@@ -4,6 +4,9 @@ from tilestack.report import words
 
 # Warnings that say something about single lights count them; these say something about the run.
 OF_THE_RUN = ("emergency_mode", "catalogue_fallback")
+# Optional phases, and the reasons for which it is as it should be that they were skipped, or told by another phase.
+OPTIONAL = {"astrometry": "sky coordinates", "bge": "background gradient", "pcc": "colour calibration"}
+EXPECTED = ("switched_off", "mono", "no_sky_coordinates", None)
 # Below this share of the best possible the verdict says so.
 POOR = 0.85
 
@@ -62,7 +65,7 @@ def headline(status, warnings):
     told = sum(entry["level"] == "warning" for entry in warnings)
     if not told:
         return "The stack is good: every check passed."
-    return f"The stack is good. {told} thing{'s' * (told > 1)} to know about the lights."
+    return f"The stack is good, with {told} thing{'s' * (told > 1)} to know."
 
 
 def eta(read, key):
@@ -96,6 +99,18 @@ def collect(read, rows):
         found.append(
             {"level": "warning", "meaning": text, "advice": words.advice(code), "count": n, "files": files[:20]}
         )
+    for name, what in OPTIONAL.items():
+        reason = read.get(name, {}).get("reason")
+        if reason not in EXPECTED:
+            found.append(
+                {
+                    "level": "warning",
+                    "meaning": f"no {what}: {words.meaning(reason)}",
+                    "advice": words.advice(reason),
+                    "count": 1,
+                    "files": [],
+                }
+            )
     for key, what in (("eta_sb", "faint extended light"), ("eta_pt", "stars")):
         score = eta(read, key)
         if score["value"] is not None and score["value"] < POOR:
