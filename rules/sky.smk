@@ -49,7 +49,7 @@ rule astrometry:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         options=lambda wildcards: config["astrometry"],
         source=config["catalogue"]["source"],
@@ -75,7 +75,7 @@ rule sky_headers:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=1500,
+        mem_mb=memory(1500),
     params:
         code=code("sky_headers.py"),
     script:
@@ -104,7 +104,7 @@ rule bge:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         options=lambda wildcards: config["bge"],
         code=code("bge.py"),
@@ -137,7 +137,7 @@ rule pcc:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         options=lambda wildcards: config["pcc"],
         code=code("pcc.py"),
