@@ -18,7 +18,7 @@ rule session_clusters:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
     params:
         clustering=clustering,
         code=code("session_clusters.py"),
@@ -40,7 +40,7 @@ rule state_clustering:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         code=code("state_clustering.py"),
     script:
@@ -65,7 +65,7 @@ rule session_synthetic:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
     params:
         put_back_share=config["tile_reconstruction"]["put_back_share"],
         code=code("session_synthetic.py"),
@@ -90,7 +90,7 @@ rule synthetic_frames:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         code=code("synthetic_frames.py"),
     script:
@@ -122,7 +122,7 @@ rule synthetic_stack:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
     params:
         n_batches=N_BATCHES,
         stacking={

@@ -30,7 +30,7 @@ rule efficiency:
         "../envs/tilestack.yaml"
     threads: 4
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
     params:
         run_folder=lambda wildcards: RUN,
         code=code("measure_efficiency.py"),

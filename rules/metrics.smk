@@ -15,7 +15,7 @@ rule channel_split:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         profile=config["assumptions"]["pipeline_profile"],
         cfa=config["prewarp"]["cfa"],
@@ -45,7 +45,7 @@ rule normalization:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
     params:
         sky_model=config["normalization"]["sky_model"],
         sky_mesh_px=config["normalization"]["sky_mesh_px"],
@@ -74,7 +74,7 @@ rule template:
         "../envs/tilestack.yaml"
     threads: fair_threads
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         template_frames=config["normalization"]["template_frames"],
         code=code("template.py"),
@@ -96,7 +96,7 @@ rule normalization_summary:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         code=code("normalization_summary.py"),
     script:
@@ -119,7 +119,7 @@ rule global_metrics:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         objective=config["weights"]["objective"],
         quality_model=config["quality_model"],
@@ -142,7 +142,7 @@ rule global_metrics_summary:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         code=code("global_metrics_summary.py"),
     script:
@@ -163,7 +163,7 @@ rule tile_grid:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         tile=lambda wildcards: config["tile"],
         code=code("tile_grid.py"),
@@ -187,7 +187,7 @@ rule common_overlap:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         code=code("common_overlap.py"),
     script:
@@ -217,7 +217,7 @@ rule local_metrics:
         "../envs/tilestack.yaml"
     threads: fair_threads
     resources:
-        mem_mb=1500,
+        mem_mb=memory(1500),
     params:
         code=code("local_metrics.py"),
     script:
@@ -242,7 +242,7 @@ rule local_weights:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=1500,
+        mem_mb=memory(1500),
     params:
         objective=config["weights"]["objective"],
         quality_model=config["quality_model"],
@@ -266,7 +266,7 @@ rule local_metrics_summary:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         code=code("local_metrics_summary.py"),
     script:
@@ -291,7 +291,7 @@ rule registered_frames:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
     params:
         code=code("registered_frames.py"),
     script:

@@ -66,7 +66,7 @@ rule stacking:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=1500,
+        mem_mb=memory(1500),
     params:
         run_id=RUN_ID,
         config=lambda wildcards: MADE_BY,
@@ -108,7 +108,7 @@ rule debayer:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=1500,
+        mem_mb=memory(1500),
     params:
         method=config["debayer"]["method"],
         code=code("debayer.py"),
@@ -132,7 +132,7 @@ rule done:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         config=lambda wildcards: json.dumps(RESULT_CONFIG, sort_keys=True),
         run_folder=lambda wildcards: RUN,

@@ -23,7 +23,7 @@ rule colour_template:
         "../envs/tilestack.yaml"
     threads: fair_threads
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         folder=lights_folder,
         cosmetic=config["prewarp"]["cosmetic"],
@@ -62,7 +62,7 @@ rule reconstruct_batch:
         "../envs/tilestack.yaml"
     threads: fair_threads
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         options=REJECTION,
         lights=lights,
@@ -96,7 +96,7 @@ rule tile_reconstruction:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=1500,
+        mem_mb=memory(1500),
     params:
         n_batches=N_BATCHES,
         put_back_share=config["tile_reconstruction"]["put_back_share"],

@@ -14,7 +14,7 @@ rule demo_lights:
         "../envs/tilestack.yaml"
     threads: fair_threads
     resources:
-        mem_mb=1500,
+        mem_mb=memory(1500),
     params:
         options=config["demonstration"],
         names=DEMO_LIGHTS,
@@ -38,7 +38,7 @@ rule scan_frames:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
     params:
         lights=lights,
         code=code("scan_frames.py"),
@@ -61,7 +61,7 @@ rule scan_input:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         plan=lambda wildcards: SESSIONS,
         scan=lambda wildcards: config["scan"],
@@ -88,7 +88,7 @@ rule detect_stars:
         "../envs/tilestack.yaml"
     threads: fair_threads
     resources:
-        mem_mb=1500,
+        mem_mb=memory(1500),
     params:
         lights=lights,
         n_batches=lambda wildcards: {s: N_BATCHES[s] for s in sessions_so_far(wildcards.session)},
@@ -117,7 +117,7 @@ rule reference:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         batches=batches_of(FIRST),
         wanted=lambda wildcards: config["registration"]["reference"],
@@ -142,7 +142,7 @@ rule registration:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
     params:
         batches=lambda wildcards: batches_of(wildcards.session),
         folder=lambda wildcards: SESSIONS[wildcards.session]["folder"],
@@ -170,7 +170,7 @@ rule registration_summary:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         code=code("registration_summary.py"),
     script:
@@ -195,7 +195,7 @@ rule prewarp:
         "../envs/tilestack.yaml"
     threads: fair_threads
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         lights=lights,
         cfa=config["prewarp"]["cfa"],

@@ -61,7 +61,7 @@ rule report:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=2500,
+        mem_mb=memory(2500),
     params:
         run_folder=lambda wildcards: RUN,
         # Made at the user's wish by the target efficiency, so it is no input; the report takes it where it is there.

@@ -54,7 +54,7 @@ rule astrometry:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         options=lambda wildcards: config["astrometry"],
         source=config["catalogue"]["source"],
@@ -80,7 +80,7 @@ rule sky_headers:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=1500,
+        mem_mb=memory(1500),
     params:
         code=code("sky_headers.py"),
     script:
@@ -114,7 +114,7 @@ rule bge:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         options=lambda wildcards: config["bge"],
         code=code("bge.py"),
@@ -157,7 +157,7 @@ rule pcc:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         options=lambda wildcards: config["pcc"],
         code=code("pcc.py"),

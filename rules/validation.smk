@@ -28,7 +28,7 @@ rule validation:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         code=code("validation.py"),
     script:
@@ -50,7 +50,7 @@ rule verdict:
     conda:
         "../envs/tilestack.yaml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         code=code("verdict.py"),
     script:

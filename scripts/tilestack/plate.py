@@ -90,8 +90,14 @@ def _attempts(field, header, options):
     for solver in options["solvers"]:
         if solver == "seiza":
             for radius in (first, *wider):
+                # Farther out only bright stars: in the Milky Way all of them cost a minute.
+                most = None if radius == first else solvers.STARS_IN_FIELD
                 for hint, *place in places:
-                    yield solver, f"{hint}, {radius:g} deg", lambda p=place, r=radius: solvers.near(field, p, r)
+                    yield (
+                        solver,
+                        f"{hint}, {radius:g} deg",
+                        lambda p=place, r=radius, n=most: solvers.near(field, p, r, n),
+                    )
         elif solver == "astrometry":
             yield solver, None, lambda: solvers.by_package(field)
         elif solver == "solve-field":

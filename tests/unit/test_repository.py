@@ -14,10 +14,10 @@ import skycatalogue
 from support import ROOT
 
 
-def pins():
-    """Name: version of the lock, of the lines that hold for Python 3.11 on Linux."""
+def pins(lock="requirements.lock"):
+    """Name: version of a lock, of the lines that hold for Python 3.11 on Linux."""
     found = {}
-    for line in (ROOT / "requirements.lock").read_text().splitlines():
+    for line in (ROOT / lock).read_text().splitlines():
         pin, _, marker = line.partition(" ; ")
         name, version = pin.split("==")
         if not re.search(r"python_full_version >= '3\.1[2-9]|sys_platform == 'win32'", marker):
@@ -29,6 +29,12 @@ def test_lock__holds_names_and_versions_only():
     for line in (ROOT / "requirements.lock").read_text().splitlines():
         assert re.fullmatch(r"[a-z0-9._-]+==[a-zA-Z0-9.+!]+( ; .+)?", line), line
         assert "://" not in line
+
+
+def test_slurm_lock__has_the_pins_of_the_lock():
+    both = pins("requirements.lock"), pins("requirements-slurm.lock")
+    assert "snakemake-executor-plugin-slurm" in both[1]
+    assert {name: both[0][name] for name in both[0].keys() & both[1].keys()}.items() <= both[1].items()
 
 
 def test_environment__has_the_pins_of_the_lock():
