@@ -1,12 +1,21 @@
+import shutil
+import subprocess
+
 import pytest
 
 from browsing import CHROMIUM, DRIVER
 from support import REAL, SMALL, Workdir
 
+
+def slurm_answers():
+    return bool(shutil.which("sinfo")) and subprocess.run(["sinfo"], capture_output=True, check=False).returncode == 0
+
+
 # Marker: (what its tests need, whether it is there).
 NEEDS = {
     "real": ("real frames in ../shared/data", REAL.is_dir()),
     "browser": ("Debian packages chromium and chromium-driver", bool(CHROMIUM and DRIVER)),
+    "slurm": ("a Slurm that answers", slurm_answers()),
 }
 
 
