@@ -40,10 +40,13 @@ def test_slurm_lock__has_the_pins_of_the_lock():
 def test_environment__has_the_pins_of_the_lock():
     locked = pins()
     for path in (ROOT / "envs").glob("*.yaml"):
-        for entry in yaml.safe_load(path.read_text())["dependencies"]:
-            name, version = entry.replace(" ", "").split("=")[0], entry.split("=")[-1]
-            if name != "python":
-                assert locked[name.removesuffix("-base")] == version, name
+        wanted = yaml.safe_load(path.read_text())["dependencies"]
+        wanted += [pin for entry in wanted if isinstance(entry, dict) for pin in entry["pip"]]
+        for entry in wanted:
+            if not isinstance(entry, dict) and entry != "pip":
+                name, version = entry.replace(" ", "").split("=")[0], entry.split("=")[-1]
+                if name != "python":
+                    assert locked[name.removesuffix("-base")] == version, name
 
 
 def test_configuration_page__is_that_of_the_schema():
