@@ -34,7 +34,7 @@ CONE_DEG, WIDEST_DEG = 5.0, 24.0
 STARS_IN_FIELD = 20
 # Index files of astrometry.net, as Debian's packages put them.
 INDEX_FOLDER = Path("/usr/share/astrometry")
-TIME_LIMIT_S = 120
+TIME_LIMIT_S = 30
 
 
 class Unsolved(Exception):

@@ -122,7 +122,7 @@ def test_stacking__by_other_ways_redoes_the_last_phases_only(lent):
 
 
 def test_validation__a_fault_ends_as_validation_failed_and_with_strict_as_an_error(lent):
-    path = lent.run / "outputs/stacked.fits"
+    path = lent.run / "outputs/unsolved/stacked.fits"
     rng = np.random.default_rng(3)
     with fits.open(path, mode="update") as hdus:
         noise = np.sqrt(np.nan_to_num(hdus["VAR"].data)) * rng.normal(size=hdus[0].data.shape)
