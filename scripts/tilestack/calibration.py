@@ -54,7 +54,8 @@ def star_fluxes(stack, paths, method, pattern):
     planes, variance, mask = stack["planes"], stack["VAR"], stack["MASK"]
     if pattern and method in ("malvar", "bilinear"):
         mosaic = opened(paths["mosaic"])
-        pixels, variance = debayering.demosaiced(mosaic["planes"][0], mosaic["VAR"][0], pattern, "superpixel")
+        both = debayering.demosaiced(mosaic["planes"][0], mosaic["VAR"][0], pattern, "superpixel")
+        pixels, variance = (np.ascontiguousarray(part[:, ::2, ::2]) for part in both)  # one of the four of a cell
         h, w = mosaic["MASK"][0].shape
         even = np.pad(mosaic["MASK"][0], ((0, h % 2), (0, w % 2)), constant_values=masks.NO_DATA)
         mask = np.bitwise_or.reduce([even[y::2, x::2] for y in (0, 1) for x in (0, 1)])
