@@ -14,13 +14,14 @@ def astrometry(paths, out, *, options, source, cache):
         header, planes = hdus[0].header.copy(), files.native(hdus[0].data)
     lattice = fits.getheader(paths["mosaic"])
     shape, lattice_shape = planes.shape[-2:], (lattice["NAXIS2"], lattice["NAXIS1"])
+    size = lattice_shape[1] / shape[1]
+    size = round(size) if size > 1 else 1 / round(1 / size)  # of super-pixels an odd last column is left out
     result = {"fit": None, "solver": None, "tries": []}
     if options["enabled"]:
         catalogue = partial(fieldstars.of_field, source=source, cache=cache)
         found = plate.detections(planes)
-        result = plate.solve(found, shape, header, options, size=shape[1] / lattice_shape[1], catalogue=catalogue)
+        result = plate.solve(found, shape, header, options, size=1 / size, catalogue=catalogue)
     fit, sky = result["fit"], result.get("sky")
-    size = lattice_shape[1] / shape[1]
     plate.write_header(out["wcs"], plate.cards_of(fit, shape), shape)
     plate.write_header(out["mosaic_wcs"], plate.cards_of(fit, shape, size), lattice_shape)
     plate.write_stars(out["stars"], sky, fit, shape)

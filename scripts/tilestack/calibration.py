@@ -46,7 +46,7 @@ def nothing(reason):
 def star_fluxes(stack, paths, method, pattern):
     """Fluxes of the catalogue stars on pixels that no interpolation between colours has touched.
 
-    Drizzled and mono images as they are; of a demosaiced image, super-pixels of the mosaic it came from.
+    Drizzled, mono and super-pixel images as they are; of a demosaiced image, super-pixels of the mosaic it came from.
     """
     with fits.open(paths["stars"]) as hdus:
         sky = {name: np.asarray(hdus["STARS"].data[name], float) for name in hdus["STARS"].columns.names}
@@ -54,12 +54,8 @@ def star_fluxes(stack, paths, method, pattern):
     planes, variance, mask = stack["planes"], stack["VAR"], stack["MASK"]
     if pattern and method in ("malvar", "bilinear"):
         mosaic = opened(paths["mosaic"])
-        both = debayering.demosaiced(mosaic["planes"][0], mosaic["VAR"][0], pattern, "superpixel")
-        pixels, variance = (np.ascontiguousarray(part[:, ::2, ::2]) for part in both)  # one of the four of a cell
-        h, w = mosaic["MASK"][0].shape
-        even = np.pad(mosaic["MASK"][0], ((0, h % 2), (0, w % 2)), constant_values=masks.NO_DATA)
-        mask = np.bitwise_or.reduce([even[y::2, x::2] for y in (0, 1) for x in (0, 1)])
-        planes, mask = pixels, np.broadcast_to(mask, pixels.shape)
+        planes, variance = debayering.demosaiced(mosaic["planes"][0], mosaic["VAR"][0], pattern, "superpixel")
+        mask = np.broadcast_to(debayering.by_cells(mosaic["MASK"][0], np.bitwise_or), planes.shape)
         sky, found = starcolours.on_superpixels(sky, found)
     return starcolours.measured(planes, variance, mask, sky, found, saturation=value(stack["cards"], "SATURATE"))
 

@@ -140,7 +140,7 @@ def filled(sums, variance, weight, shared=None):
     return np.where(thin, result, sums), np.where(thin, noise, variance), thin
 
 
-def planes_of(sums, counts, ceiling, rejected, mask, density, drop=("point", 0.0, 1.0)):
+def planes_of(sums, counts, ceiling, rejected, mask, density, drop):
     """Colour planes from the sums of ``sums.add_sessions``.
 
     Parameters

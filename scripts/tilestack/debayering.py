@@ -1,5 +1,6 @@
 """DEBAYER: the colour product, from the drizzled planes or from the stacked mosaic; mono images pass through."""
 
+import numpy as np
 from astropy.io import fits
 
 from tilestack import bayer, files, products
@@ -9,6 +10,8 @@ COMPARISONS = {"even": "EVEN", "odd": "ODD", "plain_mean": "MEAN"}
 # Where neighbours fill in more than this share of a colour the mosaic is the better product: at 0.03 colours of drizzle
 # scatter half as much, at 0.26 as much, and its red and blue are wider (docs/decisions.md).
 MOST_FILLED = 0.15
+# What a super-pixel has of the planes of its four pixels.
+OF_CELL = {"WHT": np.add, "EXP": np.fmin, "NIM": np.minimum, "REJ": np.maximum, "MASK": np.bitwise_or}
 
 
 def chosen(method, pattern, drizzled):
@@ -66,9 +69,17 @@ def of_mosaic(paths, pattern, method):
     variance = planes["VAR"]
     if method != "none":
         stack, planes["VAR"] = demosaiced(stack, variance, pattern, method)
-        cards = products.at_scale(cards, stack.shape[2] / variance.shape[1]) if method == "superpixel" else cards
+        if method == "superpixel":
+            cards = products.at_scale(cards, 0.5)
+            planes |= {name: by_cells(planes[name], OF_CELL[name]) for name in OF_CELL}
         parts = {name: demosaiced(part, variance, pattern, method)[0] for name, part in parts.items()}
     return cards, stack, list(planes.items()), parts
+
+
+def by_cells(plane, of_cell):
+    """A plane of a mosaic by its cells of 2x2 pixels: (h // 2, w // 2)."""
+    h, w = (n // 2 * 2 for n in plane.shape)
+    return of_cell.reduce(np.stack([plane[y:h:2, x:w:2] for y in (0, 1) for x in (0, 1)]), axis=0)
 
 
 def demosaiced(mosaic, variance, pattern, method):

@@ -73,12 +73,10 @@ def planes(paths, debayer):
     rgb = fits.getheader(paths["rgb"])
     for channel in range(rgb.get("NAXIS3", 1)):
         made = {"image": _read(paths["rgb"], 0, channel), "variance": _read(paths["rgb"], "VAR", channel)}
-        frames = _read(paths["rgb"], "NIM", channel)
+        made |= {"frames": _read(paths["rgb"], "NIM", channel)}
         made |= {name: _read(paths[f"{name}_rgb"], 0, channel) for name in OTHERS}
-        if frames.shape != made["image"].shape:  # counts of the mosaic beside super-pixels
-            frames = frames[::2, ::2][: made["image"].shape[0], : made["image"].shape[1]]
         loss = LOSS if debayer["method"] == "drizzle" else MIXED
-        yield {**made, "frames": frames, "scale": rgb["NAXIS2"] / header["NAXIS2"], "loss": loss}
+        yield {**made, "scale": rgb["NAXIS2"] / header["NAXIS2"], "loss": loss}
 
 
 def resampling(debayer):

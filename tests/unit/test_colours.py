@@ -115,7 +115,7 @@ def test_planes__halves_say_what_the_variance_says(n):
     sums = sums_of_frames(rng, n, shape, 2.5)
     counts = np.full((1, 1, *shape), n)
     zero = np.zeros((1, *shape), np.int64)
-    planes = colours.planes_of(sums, counts, zero, zero, zero, np.ones(1))
+    planes = colours.planes_of(sums, counts, zero, zero, zero, np.ones(1), ("point", 0.0, 1.0))
     own = planes["MASK"] == 0
     assert own.mean() > 0.5
     chi2 = (planes["SPLIT"] ** 2 / planes["VAR"])[own & np.isfinite(planes["SPLIT"])]

@@ -102,3 +102,22 @@ def test_run__cut_to_what_most_frames_cover_keeps_the_mosaic_in_phase(finished, 
     for name, plane in made.items():
         h, w = plane.shape[1:]
         np.testing.assert_array_equal(plane, before[name][:, y : y + h, x : x + w])
+
+
+def test_run__superpixels_go_through_all_phases(finished, tmp_path):
+    work = Workdir(tmp_path / "copy")
+    shutil.copytree(finished.root, work.root)
+    run = work.root / "runs/demo"
+    work.snakemake("--config", "debayer={method: superpixel}")
+    mosaic, made = pixels(run), pixels(run, "stacked_rgb.fits")
+    header, of_mosaic = (fits.getheader(run / f"outputs/{name}.fits") for name in ("stacked_rgb", "stacked"))
+    h, w = (n // 2 for n in mosaic["PRIMARY"].shape)
+    assert {plane.shape[-2:] for plane in made.values()} == {(h, w)}
+    assert header["XPIXSZ"] == 2 * of_mosaic["XPIXSZ"] and header["LATTX0"] == of_mosaic["LATTX0"] / 2
+    greens = [k for k, letter in enumerate(of_mosaic["BAYERPAT"]) if letter == "G"]
+    cut = [mosaic["PRIMARY"][k // 2 : 2 * h : 2, k % 2 : 2 * w : 2] for k in greens]
+    known = np.isfinite(made["PRIMARY"][1])
+    assert known.mean() > 0.5
+    np.testing.assert_allclose(made["PRIMARY"][1][known], np.mean(cut, axis=0)[known], rtol=1e-6)
+    assert record(run, "run_status")["status"] == record(run, "validation")["status"]
+    assert record(run, "astrometry")["status"] == record(finished.run, "astrometry")["status"]

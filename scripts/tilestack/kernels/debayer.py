@@ -96,18 +96,16 @@ def _debayer(mosaic, variance, cell, filters, image, spread):
 
 
 def superpixel(mosaic, variance, cell):
-    """Colours of whole 2x2 cells, both greens averaged; shape as ``debayer``, each cell four equal pixels.
+    """Colours of whole 2x2 cells, both greens averaged: (3, h // 2, w // 2) arrays.
 
-    A cell with a missing pixel is NaN; so is an odd last row or column.
+    A cell with a missing pixel is NaN; an odd last row or column is left out.
     """
     h, w = (n // 2 * 2 for n in mosaic.shape)
-    image, spread = (np.full((3, *mosaic.shape), np.nan, np.float32) for _ in range(2))
+    image, spread = (np.empty((3, h // 2, w // 2), np.float32) for _ in range(2))
     for c in range(3):
         places = np.argwhere(cell == c)
-        values = sum(mosaic[y:h:2, x:w:2] for y, x in places) / len(places)
-        powers = sum(variance[y:h:2, x:w:2] for y, x in places) / len(places) ** 2
-        image[c, :h, :w] = np.repeat(np.repeat(values, 2, 0), 2, 1)
-        spread[c, :h, :w] = np.repeat(np.repeat(powers, 2, 0), 2, 1)
+        image[c] = sum(mosaic[y:h:2, x:w:2] for y, x in places) / len(places)
+        spread[c] = sum(variance[y:h:2, x:w:2] for y, x in places) / len(places) ** 2
     missing = np.isnan(image).any(0)
     image[:, missing], spread[:, missing] = np.nan, np.nan
     return image, spread
