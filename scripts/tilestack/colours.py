@@ -245,6 +245,19 @@ def add_up(paths, out, canvas, pattern, put_back_share):
     return {"kernel": kernel, "pixfrac": pixfrac, "scale": scale, "r_factor": rounded(ratio, 5), **shares_of}
 
 
+def weight_filled(mask, level):
+    """Weight around the pixels that neighbours fill in, and around all that have data: (2, c).
+
+    Parameters
+    ----------
+    mask : (c, h, w) int array
+        Bits of ``masks``.
+    level : (c, h, w) float64 array
+        ``local_mean`` of the weight.
+    """
+    return [(level * chosen).sum((1, 2)) for chosen in (mask & masks.FILLED > 0, mask & masks.NO_DATA == 0)]
+
+
 def _write(writer, sessions, canvas, pattern, put_back_share, drop):
     density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
     image = Planes(writer, PLANES, len(density), canvas)
@@ -255,10 +268,8 @@ def _write(writer, sessions, canvas, pattern, put_back_share, drop):
         level = local_mean(planes["WHT"])[:, HALO:-HALO]
         planes = {name: values[:, HALO:-HALO] for name, values in planes.items()}
         image.put(band, planes)
-        known, filled_in = planes["MASK"] & masks.NO_DATA == 0, planes["MASK"] & masks.FILLED > 0
-        n_empty += (~known).sum((1, 2))
-        weight += (level * known).sum((1, 2))
-        filled_weight += (level * filled_in).sum((1, 2))
+        n_empty += (planes["MASK"] & masks.NO_DATA > 0).sum((1, 2))
+        filled_weight, weight = np.add((filled_weight, weight), weight_filled(planes["MASK"], level))
     tiny = np.finfo(float).tiny
     share = filled_weight / np.maximum(weight, tiny)
     return {"filled_share": share.tolist(), "empty_share": (n_empty / (canvas[2] * canvas[3])).tolist()}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from colour_demosaicing import demosaicing_CFA_Bayer_bilinear
 
-from tilestack import bayer, colours
+from tilestack import bayer, colours, masks
 from tilestack.kernels import drizzle
 
 CELL = bayer.channel_cell("GRBG")
@@ -91,6 +91,22 @@ def test_filled__is_nan_where_nothing_is_near():
     near = np.maximum(abs(y - 20), abs(x - 22)) <= 4
     np.testing.assert_array_equal(np.isfinite(image[0]), near)
     np.testing.assert_allclose(image[0][near], 3)
+
+
+def test_weight_filled__a_rim_of_few_drops_counts_little():
+    # Red of frames that never move: three of four pixels are filled in. Then a rim of single drops around even weights.
+    y, x = np.mgrid[:64, :96]
+    still_red = np.where((y % 2 == 0) & (x % 2 == 1), 12.0, 0.0)[None]
+    rim = np.where(x < 48, 5.0, np.where((y % 4 == 0) & (x % 4 == 0), 1.0, 0.0))[None]
+    found = {}
+    for name, w in (("still", still_red), ("rim", rim)):
+        _, _, thin = colours.filled(w[None], w[None], w)
+        one, whole = colours.weight_filled(np.where(thin, masks.FILLED, 0), colours.local_mean(w))
+        found[name] = one[0] / whole[0], thin.mean()
+    # Of 17 rows around a pixel of red 9 hold red, around the others 8; columns alike.
+    levels = np.array([9 * 9, 9 * 8, 8 * 9, 8 * 8])
+    assert found["still"][0] == pytest.approx(levels[1:].sum() / levels.sum(), abs=0.01)
+    assert found["rim"][1] > 0.4 and found["rim"][0] < 0.1
 
 
 def sums_of_frames(rng, n, shape, variance):
