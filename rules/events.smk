@@ -160,7 +160,11 @@ onstart:
             shutil.copy2(SNAPSHOT, SNAPSHOT.with_name(f"config.{revisions + 1:03d}.yaml"))
         replace(SNAPSHOT, yaml.safe_dump(dict(config)))
     replace(PLAN_FILE, json.dumps(PLAN, indent=1))
-    lines = EVENTS.read_text().splitlines() if EVENTS.exists() else []
+    told = EVENTS.read_text() if EVENTS.exists() else ""
+    if told and not told.endswith("\n"):  # a line that a kill cut short ends here
+        with open(EVENTS, "a") as stream:
+            stream.write("\n")
+    lines = told.splitlines()
     if lines and '"type": "run_end"' not in lines[-1]:
         event("run_end", status="aborted")  # the last run was killed before it could say so
     TIMELINE = Timeline([job for job in workflow.dag.needrun_jobs() if job.rule.name in PHASE_OF])

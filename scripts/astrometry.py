@@ -26,11 +26,11 @@ def astrometry(paths, out, *, options, source, cache):
     plate.write_header(out["mosaic_wcs"], plate.cards_of(fit, shape, size), lattice_shape)
     plate.write_stars(out["stars"], sky, fit, shape)
     plate.annotate(out["annotated"], planes, header, fit, sky)
-    records.write(out["record"], record_of(result, shape, options, source))
+    records.write(out["record"], record_of(result, shape, size, options, source))
 
 
-def record_of(result, shape, options, source):
-    """The record of the phase."""
+def record_of(result, shape, size, options, source):
+    """The record of the phase; size: lattice pixels to one of the image, along each axis."""
     fit = result["fit"]
     nothing = "ra_deg dec_deg scale_arcsec rotation_deg parity field_deg".split()
     facts = dict.fromkeys(nothing) if fit is None else wcsfit.geometry(fit.wcs, shape)
@@ -41,6 +41,7 @@ def record_of(result, shape, options, source):
         "median_arcsec": float(np.median(residual)) if fit else None,
         "max_arcsec": float(residual.max()) if fit else None,
         "matched_share": fit.share if fit else None,
+        "lattice_scale_arcsec": facts["scale_arcsec"] / size if fit else None,
         "sip_order": (fit.order if fit.order > 1 else 0) if fit else None,
     }
     reason = None if fit else "no_solution" if options["enabled"] else "switched_off"

@@ -5,9 +5,9 @@ from tilestack import job, plate
 
 def sky_headers(paths, wcs_paths, out):
     """paths and out: products by name."""
-    cards = dict(plate.cards_in(path) for path in wcs_paths)
+    known = [plate.cards_in(path) for path in wcs_paths]
     for name, path in out.items():
-        plate.copy_with(paths[name], path, cards)
+        plate.copy_with(paths[name], path, lambda shape: plate.cards_for(shape, known))
 
 
 if __name__ == "__main__":

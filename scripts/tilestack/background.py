@@ -41,24 +41,25 @@ def extracted(planes, options):
     if options["method"] == "rbf":
         kind, order = "rbf", min(order, 2)
     model = gradient.fitted(boxes, kept, kind, order)
-    channels = [_diagnosis(c, planes[c], boxes, known, kept, model, found, kind, order) for c in range(len(planes))]
+    holes = _holes(boxes, known, kept, kind, order)
+    channels = [_diagnosis(c, planes[c], boxes, known, kept, model, found, holes) for c in range(len(planes))]
     return {
         "model": model,
         "reason": _refusal(channels),
         "boxes": boxes,
         "kept": kept,
-        "method": "polynomial" if kind == "polynomial" else kind,
+        "method": kind,
         "order": order,
         "channels": channels,
     }
 
 
-def _diagnosis(c, plane, boxes, known, kept, model, found, kind, order):
+def _diagnosis(c, plane, boxes, known, kept, model, found, holes):
     """Numbers of one channel."""
     values = model.at(boxes.y, boxes.x)[c]
     rest = boxes.values[c] - values
     change, bend = _star_change(c, plane, found, model)
-    share, hole = _object_share(c, boxes, known, kept, kind, order, rest)
+    share, hole = _object_share(c, boxes, known & ~kept, holes, rest)
     return {
         "amplitude_adu": float(np.ptp(values[known])),
         "residual_adu": float(robust.spread(rest[kept])),
@@ -70,18 +71,26 @@ def _diagnosis(c, plane, boxes, known, kept, model, found, kind, order):
     }
 
 
-def _object_share(c, boxes, known, kept, kind, order, rest):
-    """Share of the objects' light that the model may hold, by its error (ADU) in holes of their shape elsewhere."""
-    objects = known & ~kept
-    height = float(np.mean(rest[objects])) if objects.any() else 0.0
-    if height <= 0 or objects.sum() < 9:
-        return 0.0, 0.0
-    errors = []
+def _holes(boxes, known, kept, kind, order):
+    """Holes of the shape of the objects elsewhere, and what the model is without the samples there."""
+    objects, found = known & ~kept, []
+    if objects.sum() < 9:
+        return found
     for hole in (objects[::-1], objects[:, ::-1], objects[::-1, ::-1]):
         test, train = kept & hole, kept & ~hole
         if test.sum() >= 9 and train.sum() >= gradient.FEW_SAMPLES:
-            model = gradient.fitted(boxes, train, kind, order)
-            errors.append(float(np.mean(boxes.values[c][test] - model.at(boxes.y[test], boxes.x[test])[c])))
+            found.append((test, gradient.fitted(boxes, train, kind, order)))
+    return found
+
+
+def _object_share(c, boxes, objects, holes, rest):
+    """Share of the objects' light that the model may hold, by its error (ADU) in holes of their shape elsewhere."""
+    height = float(np.mean(rest[objects])) if objects.any() else 0.0
+    if height <= 0 or objects.sum() < 9:
+        return 0.0, 0.0
+    errors = [
+        float(np.mean(boxes.values[c][test] - model.at(boxes.y[test], boxes.x[test])[c])) for test, model in holes
+    ]
     error = abs(float(np.median(errors))) if errors else 0.0
     return error / height, error
 

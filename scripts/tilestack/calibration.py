@@ -57,6 +57,10 @@ def star_fluxes(stack, paths, method, pattern):
         planes, variance = debayering.demosaiced(mosaic["planes"][0], mosaic["VAR"][0], pattern, "superpixel")
         mask = np.broadcast_to(debayering.by_cells(mosaic["MASK"][0], np.bitwise_or), planes.shape)
         sky, found = starcolours.on_superpixels(sky, found)
+        stars = starcolours.measured(planes, variance, mask, sky, found, saturation=value(stack["cards"], "SATURATE"))
+        # In the pixels of the image: four of them are a super-pixel.
+        fluxes = {key: 4 * stars[key] for key in ("flux", "flux_error")}
+        return stars | fluxes | {key: 2 * stars[key] + 0.5 for key in ("x", "y")}
     return starcolours.measured(planes, variance, mask, sky, found, saturation=value(stack["cards"], "SATURATE"))
 
 

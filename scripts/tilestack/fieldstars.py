@@ -1,5 +1,6 @@
 """Catalogue stars of a solved field: the embedded catalogue, or Gaia DR3 over the network, kept in a file a field."""
 
+import http.client
 import logging
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def of_field(ra_deg, dec_deg, radius_deg, year, *, source, cache):
     if source == "gaia":
         try:
             return gaia_stars(gaia_table(ra_deg, dec_deg, radius_deg, cache), year), "Gaia DR3"
-        except OSError as error:  # what sockets, urllib and requests raise without a network
+        except NoAnswer as error:
             logging.warning("Gaia does not answer, the embedded catalogue stands in: %s", error)
     found = skycatalogue.cone(ra_deg, dec_deg, radius_deg, year=year)
     return {key: found[key] for key in COLUMNS}, "Tycho-2"
@@ -63,7 +64,7 @@ def gaia_table(ra_deg, dec_deg, radius_deg, cache):
     cache = Path(cache)
     for path in sorted(cache.glob("gaia_dr3_*.fits")):
         ra, dec, radius = map(float, path.stem.split("_")[2:5])
-        if _distance(ra_deg, dec_deg, ra, dec) + radius_deg <= radius:
+        if distance(ra_deg, dec_deg, ra, dec) + radius_deg <= radius:
             return Table.read(path)
     table = ask_gaia(ra_deg, dec_deg, 1.1 * radius_deg)
     cache.mkdir(parents=True, exist_ok=True)
@@ -72,13 +73,19 @@ def gaia_table(ra_deg, dec_deg, radius_deg, cache):
     return table
 
 
-def ask_gaia(ra_deg, dec_deg, radius_deg):
-    """The service's table for a cone. OSError where it cannot be reached."""
-    from astroquery.gaia import GaiaClass  # asks the network when imported
+class NoAnswer(Exception):
+    """Gaia cannot be reached, or what comes is no table."""
 
-    service = GaiaClass(show_server_messages=False)
+
+def ask_gaia(ra_deg, dec_deg, radius_deg):
+    """The service's table for a cone; NoAnswer without one."""
     query = QUERY.format(most=MOST_STARS, ra=ra_deg, dec=dec_deg, radius=radius_deg, faintest=FAINTEST_G)
-    table = service.launch_job_async(query).get_results()
+    try:
+        from astroquery.gaia import GaiaClass  # asks the network when imported
+
+        table = GaiaClass(show_server_messages=False).launch_job_async(query).get_results()
+    except (OSError, http.client.HTTPException, ValueError) as error:  # sockets and requests; cut off; no VOTable
+        raise NoAnswer(f"{type(error).__name__}: {error}") from error
     table.meta.clear()  # FITS cannot hold it
     return table
 
@@ -111,7 +118,7 @@ def gaia_stars(table, year):
     return {name: values[order] for name, values in stars.items()}
 
 
-def _distance(ra, dec, other_ra, other_dec):
+def distance(ra, dec, other_ra, other_dec):
     """Distance of two places, degrees."""
     a, d, d0 = np.radians(ra - other_ra), np.radians(dec), np.radians(other_dec)
     h = np.sin((d - d0) / 2) ** 2 + np.cos(d) * np.cos(d0) * np.sin(a / 2) ** 2

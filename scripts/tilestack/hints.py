@@ -47,7 +47,7 @@ def places(given, header):
     named = place_of(given["object"])
     if named:
         found.append((f"config object {given['object']}", *named))
-    if _number(header.get("RA")) and _number(header.get("DEC")):
+    if _on_sky(header.get("RA"), header.get("DEC")):
         found.append(("header", float(header["RA"]), float(header["DEC"])))
     named = place_of(header.get("OBJECT"))
     if named:
@@ -79,6 +79,11 @@ def aspect(header):
     if all(_number(header.get(key)) and header[key] > 0 for key in ("XPIXSZ", "YPIXSZ")):
         return header["YPIXSZ"] / header["XPIXSZ"]
     return 1.0
+
+
+def _on_sky(ra_deg, dec_deg):
+    """Whether two cards are a place; some programs write 999 where they know none."""
+    return _number(ra_deg) and _number(dec_deg) and 0 <= ra_deg <= 360 and abs(dec_deg) <= 90
 
 
 def _number(value):

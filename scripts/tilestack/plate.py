@@ -105,10 +105,13 @@ def _attempts(field, header, options):
         else:
             for hint, *place in places[:1] or [(None,)]:
                 yield solver, hint, lambda p=place: solvers.by_astap(field, p)
-    if "seiza" in options["solvers"]:
+    if "seiza" in options["solvers"] and len(field.scales) == 1:  # at each of many scales it would take minutes
+        searched = []
         for hint, *place in places:
-            inner = max(first, *wider, 0)
-            yield "seiza", f"{hint}, around it", lambda p=place, r=inner: solvers.around(field, p, r)
+            if all(fieldstars.distance(*place, *other) > solvers.CONE_DEG for other in searched):
+                searched.append(place)
+                inner = max(first, *wider)
+                yield "seiza", f"{hint}, around it", lambda p=place, r=inner: solvers.around(field, p, r)
 
 
 def cards_of(fit, shape, size=1.0):
@@ -127,19 +130,41 @@ def cards_in(path):
     return (header["IMAGEH"], header["IMAGEW"]), cards if "CTYPE1" in cards else {}
 
 
+def cards_for(shape, known):
+    """Cards of the solution for an image of the field by its rows and columns.
+
+    Parameters
+    ----------
+    shape : (int, int)
+    known : list
+        Of ``cards_in``, the lattice first: a drizzled image that is not the colour product has whole times its pixels.
+    """
+    for own, cards in known:
+        if shape == own or not cards:
+            return cards
+    (rows, columns), cards = known[0]
+    size = shape[1] // columns
+    if shape != (size * rows, size * columns):
+        raise ValueError(
+            f"an image of {shape} pixels is neither the lattice of {(rows, columns)} nor finer by whole times"
+        )
+    place = {key: cards[key] for key in ("RA", "DEC")}
+    return wcsfit.cards(WCS(fits.Header(cards)), size) | place
+
+
 def copy_with(source, out, cards):
-    """Copy a product with sky coordinates in the header of each image whose shape has any.
+    """Copy a product with sky coordinates in the header of each image.
 
     Parameters
     ----------
     source, out : path
-    cards : dict
+    cards : callable
         Rows and columns -> cards.
     """
     with files.opened(source) as hdus, files.replacing(out) as draft:
         for hdu in hdus:
-            if hdu.is_image:
-                hdu.header.update(cards.get(tuple(hdu.shape[-2:]), {}))
+            if hdu.is_image and hdu.shape:
+                hdu.header.update(cards(tuple(hdu.shape[-2:])))
         hdus.writeto(draft, checksum=True)
 
 

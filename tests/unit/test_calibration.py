@@ -42,9 +42,13 @@ def test_star_fluxes__of_demosaiced_images_are_those_of_the_mosaic(method, tmp_p
     found = calibration.star_fluxes(stack, paths, method, PATTERN)
     good = found["fault"] == ""
     assert good.sum() >= 20
-    # A super-pixel stands for four pixels of the mosaic.
-    brightness = FLUX / 4 / np.where(np.arange(len(grid)) % 2, 2, 1)[:, None]
-    expected = brightness[[np.hypot(*(grid - at).T).argmin() for at in np.column_stack([found["x"], found["y"]]) * 2]]
+    # Sums over the pixels of the image; of super-pixels there are a quarter as many.
+    small = method == "superpixel"
+    brightness = FLUX / (4 if small else 1) / np.where(np.arange(len(grid)) % 2, 2, 1)[:, None]
+    places = np.column_stack([found["x"], found["y"]]) * (2 if small else 1) + (0.5 if small else 0)
+    apart = np.hypot(*(grid[:, None] - places).transpose(2, 0, 1))
+    assert apart.min(0).max() < 0.01
+    expected = brightness[apart.argmin(0)]
     off = (found["flux"] / expected - 1)[good]
     assert np.abs(np.median(off, axis=0)).max() < 0.01
     # Errors are of the fluxes, once the share of the light outside of the aperture is taken out.

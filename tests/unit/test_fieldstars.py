@@ -61,7 +61,7 @@ def test_gaia__is_asked_once_for_a_field(tmp_path, monkeypatch):
 
 def test_gaia__without_a_network_the_embedded_catalogue_stands_in(tmp_path, monkeypatch):
     def fail(*_):
-        raise ConnectionError("no route to host")
+        raise fieldstars.NoAnswer("no route to host")
 
     monkeypatch.setattr(fieldstars, "ask_gaia", fail)
     stars, name = fieldstars.of_field(192.7, 41.1, 0.5, 2025.0, source="gaia", cache=tmp_path)

@@ -183,7 +183,7 @@ SKIPPED = {
     "n_matches": 0,
     "tries": [],
     **dict.fromkeys("solver catalogue matched_share rms_arcsec median_arcsec max_arcsec scale_arcsec".split()),
-    **dict.fromkeys("rotation_deg parity ra_deg dec_deg field_deg sip_order".split()),
+    **dict.fromkeys("lattice_scale_arcsec rotation_deg parity ra_deg dec_deg field_deg sip_order".split()),
 }
 
 
@@ -238,6 +238,34 @@ def test_skipped_phases__have_their_reason_and_no_plot(run):
     assert text.count("<b>Skipped:</b>") == 4  # clusters; astrometry, background and colours left no record
     assert words.CODES["reduced_mode"][0] in text and text.count(words.CODES["no_record"][0]) == 3
     assert 'id="figure-clusters"' not in text and 'id="figure-depth"' in text
+
+
+def reasons_of_the_sky():
+    """Reason codes of phases 14 to 16: texts of one word that are set as a reason or returned by a guard."""
+    for path in ("astrometry.py", "bge.py", "pcc.py", "tilestack/background.py", "tilestack/calibration.py"):
+        text = (ROOT / "scripts" / path).read_text()
+        yield from re.findall(r"""(?:"reason": |reason = .*?|else )"([a-z]+(?:_[a-z]+)*)\"""", text)
+        yield from re.findall(r"""return "([a-z]+_[a-z_]+)\"""", text)
+
+
+def test_words__know_every_reason_of_the_sky():
+    found = set(reasons_of_the_sky())
+    wanted = {
+        "no_solution",
+        "switched_off",
+        "too_few_samples",
+        "too_few_stars",
+        "guard_object",
+        "no_sky_coordinates",
+        "mono",
+    }
+    assert wanted <= found and not {code for code in found if "_" in code} - words.CODES.keys()
+
+
+def test_events__a_line_cut_short_is_passed_over(tmp_path):
+    path = tmp_path / "run_events.jsonl"
+    path.write_text('{"type": "run_start"}\n{"type": "phase_st\n{"type": "run_end", "status": "aborted"}\n{"type": "ru')
+    assert [entry["type"] for entry in contents.events(path)] == ["run_start", "run_end"]
 
 
 def codes_of_the_source():

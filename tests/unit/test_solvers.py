@@ -99,6 +99,19 @@ def test_solve__passes_over_programs_that_are_not_there(monkeypatch):
     assert result["fit"] is None and {t["reason"] for t in result["tries"]} == {"not installed"}
 
 
+def test_solve__goes_around_a_place_that_is_wrong():
+    wrong = solvers.offset(PLACE, 8.5, 180)  # the right one lies in the first cone of the first ring
+    header = {"RA": wrong[0], "DEC": wrong[1], "FOCALLEN": 250.0, "XPIXSZ": 2.9}
+    result = solved(stars_at(PLACE), header)
+    assert away(result) < 1 / 3600
+    assert [t["hint"] for t in result["tries"]] == ["header, 2 deg", "header, 5 deg", "header, around it"]
+
+
+def test_places__a_number_that_is_no_place_is_none():
+    for ra, dec in ((999.0, 999.0), (10.0, -999.0), (-5.0, 10.0), (True, 10.0), ("10", 10.0)):
+        assert hints.places(NO_HINT, {"RA": ra, "DEC": dec}) == []
+
+
 def test_offset__goes_so_far():
     for angle in (0, 77, 200):
         there = solvers.offset((10.0, 60.0), 20.0, angle)

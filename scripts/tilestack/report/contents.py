@@ -40,11 +40,16 @@ def read(folder):
 
 
 def events(path):
-    """Lines of the timeline; a last line that a kill cut short is left out."""
+    """Lines of the timeline; those that a kill cut short are left out."""
     if not path.exists():
         return []
-    lines = path.read_text().splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    found = []
+    for line in path.read_text().splitlines():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found
 
 
 def benchmarks(folder):

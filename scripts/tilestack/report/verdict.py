@@ -32,7 +32,7 @@ def judge(read, rows):
     status = read["run_status"]["status"]
     etas = {key: eta(read, key) for key in ("eta_pt", "eta_sb")}
     live = stack["live_s"]
-    scale = (read.get("astrometry") or {}).get("scale_arcsec")
+    scale = (read.get("astrometry") or {}).get("lattice_scale_arcsec")
     warnings = collect(read, rows)
     used = sum(row["status"] == "used" for row in rows)
     bad = status != "ok"

@@ -83,7 +83,19 @@ CODES = {
     "too_few_samples": ("too little blank sky to fit a gradient", "Nothing: the image is passed on as it is."),
     "too_few_stars": (
         "too few stars with known colours; the image is passed on as it is",
-        "Set catalogue.source online.",
+        "Set catalogue.source: gaia where the network can be reached.",
+    ),
+    "guard_stars": (
+        "the fitted background would have changed stars; the image is passed on as it is",
+        "Try bge.order 1 or 2.",
+    ),
+    "guard_object": (
+        "the fitted background would have taken light of the object; the image is passed on as it is",
+        "Try bge.order 1.",
+    ),
+    "guard_flatness": (
+        "without the fitted background the sky would not have been flatter; the image is passed on as it is",
+        "Nothing.",
     ),
     "no_record": ("this run has no record of the phase", "Start the run again to make it."),
 }
