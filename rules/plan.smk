@@ -148,12 +148,17 @@ def fair_threads(wildcards):
 
 
 def clustering(wildcards):
-    """How the frames of the job's session are grouped; or the reason why they are not.
+    """How the frames of the job's session are grouped; or the reason why they are not."""
+    return grouping(wildcards.session)
+
+
+def grouping(session):
+    """How the frames of a session are grouped; or the reason why they are not.
 
     Only lists that are long enough get the keys: else each changed key would make the sums of short runs again.
     """
     options, fewest = config["state_clustering"], config["assumptions"]["frames_reduced_threshold"]
-    n_lights = sum(len(batch) for s in sessions_so_far(wildcards.session) for batch in SESSIONS[s]["batches"])
+    n_lights = sum(len(batch) for s in sessions_so_far(session) for batch in SESSIONS[s]["batches"])
     if options["enabled"] == "never":
         return "switched_off"
     if options["enabled"] == "auto" and n_lights < fewest:

@@ -66,6 +66,8 @@ rule scan_input:
         plan=lambda wildcards: SESSIONS,
         scan=lambda wildcards: config["scan"],
         assumptions=config["assumptions"],
+        drizzle=config["drizzle"],
+        split_sessions=lambda wildcards: sum(not isinstance(grouping(session), str) for session in SESSIONS),
         run_folder=lambda wildcards: RUN,
         code=code("scan_input.py"),
     script:

@@ -10,8 +10,9 @@ from tilestack import job, records, selection
 KEPT = ("shape", "colour_mode", "bayer_pattern", "saturation_adu")
 
 
-def scan_input(facts_paths, out, *, plan, scan, assumptions, run_folder):
-    """facts_paths: by session id, the paths of its batches, in order; plan: by session id, its folder and filter."""
+def scan_input(facts_paths, out, *, plan, scan, assumptions, drizzle, split_sessions, run_folder):
+    """facts_paths: by session id, the paths of its batches, in order; plan: by session id, its folder and filter;
+    split_sessions: how many may have their sums by cluster."""
     facts = {s: [records.read(path)["files"] for path in paths] for s, paths in facts_paths.items()}
     sessions = [(s, [file for batch in batches for file in batch]) for s, batches in facts.items()]
     decided = selection.decide(
@@ -21,8 +22,8 @@ def scan_input(facts_paths, out, *, plan, scan, assumptions, run_folder):
         {s: entry["filter"] for s, entry in plan.items()},
     )
     mode = selection.check(decided, assumptions)
-    colours = next(iter(decided.values()))["colour_mode"] == "osc"
-    disk = check_disk(decided, facts, run_folder, colours, mode == "full")
+    planes = 3 if next(iter(decided.values()))["colour_mode"] == "osc" else int(drizzle["mono"])
+    disk = check_disk(decided, facts, run_folder, planes * drizzle["scale"] ** 2, split_sessions)
     files = [
         {**{key: value for key, value in fact.items() if key != "error"}, **file, "session": s}
         for s, all_facts in sessions
@@ -52,7 +53,7 @@ def scan_input(facts_paths, out, *, plan, scan, assumptions, run_folder):
     )
 
 
-def check_disk(decided, facts, run_folder, colours=False, full=False):
+def check_disk(decided, facts, run_folder, drizzled=0, split_sessions=0):
     """Compare what the run will write with the space there is, less what it has begun to write before."""
     batches, drafts = [], [Path(run_folder, "work/reconstruction.fits")]
     for s, result in decided.items():
@@ -64,7 +65,7 @@ def check_disk(decided, facts, run_folder, colours=False, full=False):
             batches.append((0 if summed else n_used, *(result["shape"] or (0, 0))))
             if not summed:
                 drafts.append(Path(run_folder, "work/prewarp", s, f"{number:04d}.fits"))
-    need = selection.disk_need_bytes(batches, colours, full)
+    need = selection.disk_need_bytes(batches, drizzled, split_sessions)
     written = sum(path.stat().st_size for path in drafts if path.exists())
     free = shutil.disk_usage(run_folder).free
     if need - written > free:
@@ -86,5 +87,7 @@ if __name__ == "__main__":
             plan=snakemake.params.plan,
             scan=snakemake.params.scan,
             assumptions=snakemake.params.assumptions,
+            drizzle=snakemake.params.drizzle,
+            split_sessions=snakemake.params.split_sessions,
             run_folder=snakemake.params.run_folder,
         )

@@ -52,10 +52,10 @@ def of_stars(final, frames, debayer):
     ratio, ratio_error = validation.paired(found, plain)
     long, long_error = validation.centre(validation.star_table(final["proxy"], final["saturation"])["elongation"])
     known = np.isfinite(frames["fwhm"])
-    typical = np.median(frames["fwhm"][known])
-    of_weights, of_mean = (
-        np.average(frames["fwhm"][known], weights=w) for w in (frames["weight"][known], np.ones(known.sum()))
-    )
+    typical = of_weights = of_mean = np.nan
+    if known.any():
+        typical, of_mean = np.median(frames["fwhm"][known]), np.mean(frames["fwhm"][known])
+        of_weights = np.average(frames["fwhm"][known], weights=frames["weight"][known])
     misplaced = np.nan_to_num(np.nanmedian(frames["error"]))
     expected = validation.broadened(of_weights, misplaced, stacked.resampling(debayer)) / typical
     return [
@@ -63,7 +63,7 @@ def of_stars(final, frames, debayer):
         validation.check(
             "fwhm_of_plain_mean",
             ratio,
-            max(of_weights / of_mean, 1.0) * (1 + validation.LOSS_OF_PAIRS),
+            np.maximum(of_weights / of_mean, 1.0) * (1 + validation.LOSS_OF_PAIRS),
             ratio_error,
         ),
         validation.check("elongation", long, np.nanmedian(1 / frames["roundness"]) + validation.ELONGATION, long_error),

@@ -153,6 +153,8 @@ def grouped(vectors, count_range, rule):
         n_distinct = len(np.unique(scores, axis=0))
         made = {k: _fit(scores, k).labels_ for k in counts if k <= n_distinct}
         made = {k: labels for k, labels in made.items() if len(np.unique(labels)) == k}
+        if not made and few == 1 and rule == "silhouette":
+            return np.zeros(n, int), {"method": "one", "silhouette": None, "stability": None}
         if not made:
             return _ordered(_quantiles(weight, counts[0]), weight), {
                 "method": "quantiles",

@@ -85,7 +85,7 @@ def write_layer(path, batch, demosaiced, fwhm_px):
         shape = (n_channels, *box[2:])
         places = [writer.reserve(name, shape, dtype, cards) for name, dtype in template.COLUMNS]
         for band in bands:
-            sums, _ = drizzling.add(batch, band, found, DROP, unknown)
+            sums, _ = drizzling.add(batch, band, found, DROP, unknown, drizzling.around(batch, band))
             kept = dict(zip(drizzle.SUMS, np.moveaxis(sums[0], -1, 0), strict=True))
             weight = kept["W_EVEN"] + kept["W_ODD"]
             median, its_variance, _ = demosaiced.read(band)

@@ -27,7 +27,7 @@ def factors(weights, sizes, kappa, cap):
         ``stacking.cluster_quality_kappa``, and the largest ratio of two factors.
     """
     known = (weights > 0) & (sizes > 0)
-    quality = np.log(np.where(known, weights, weights[known].max(initial=1.0)))
+    quality = np.log(np.where(known, weights, weights[known].min(initial=np.inf) if known.any() else 1.0))
     result = np.exp(kappa * (quality - quality.max(initial=-np.inf)))
     return np.maximum(result, 1 / cap)
 
@@ -135,7 +135,7 @@ class Source:
 
     def __init__(self, stack, sessions, kind, put_back_share):
         read = [
-            synthetic.Written(stack, session["written"], kind)
+            synthetic.Written(stack, session["written"])
             if session["split"]
             else synthetic.Session(stack, session["sums"], session["clusters"], kind, put_back_share)
             for session in sessions

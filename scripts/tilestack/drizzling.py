@@ -138,7 +138,17 @@ def _grown(points, reach, shape):
     return np.column_stack(np.divmod(np.unique(near[:, 0] * shape[1] + near[:, 1]), shape[1]))
 
 
-def add(batch, band, found, drop, exposure_s, members=None, fields=None):
+def around(batch, band):
+    """Light above the local sky around a band, as ``drizzle.deposit`` takes it, as far as drops of any frame reach."""
+    return batch.template(band, max(reaches(batch)), 1).signal
+
+
+def reaches(batch):
+    """Lattice pixels that no drop of each frame reaches beyond, not even a Gaussian's."""
+    return [int(np.ceil(1.3 * np.abs(m[:, :2]).sum(1).max())) + 2 for m in batch.to_lattice]
+
+
+def add(batch, band, found, drop, exposure_s, signal, members=None, fields=None):
     """Sums of frames of a batch in a band of the lattice.
 
     Parameters
@@ -149,6 +159,8 @@ def add(batch, band, found, drop, exposure_s, members=None, fields=None):
         From ``outliers``.
     drop : drizzle.Drop
     exposure_s : (n,) float64 array
+    signal : array
+        Of ``around``.
     members : array of int, optional
         Frames to add; by default all.
     fields : array, optional
@@ -163,9 +175,7 @@ def add(batch, band, found, drop, exposure_s, members=None, fields=None):
     shape = (band[2] * drop.scale, band[3] * drop.scale)
     sums = np.zeros((3, batch.n_channels, *shape, len(kernel.SUMS)))
     counts = np.zeros(sums.shape[:-1], np.int32)
-    # No drop, not even a Gaussian's, reaches farther than so.
-    reach = [int(np.ceil(1.3 * np.abs(m[:, :2]).sum(1).max())) + 2 for m in batch.to_lattice]
-    signal = batch.template(band, max(reach), 1).signal
+    reach = reaches(batch)
     for k in range(len(batch.entries)) if members is None else members:
         light, marks = batch.light(k, band, reach[k], fields)
         here = found[k] - light.top_left
@@ -180,14 +190,14 @@ def add(batch, band, found, drop, exposure_s, members=None, fields=None):
 
 def add_clusters(batch, band, found, drop, exposure_s, split, by_cluster):
     """Sums as from ``add``; those by cluster go into their file."""
-    total, n = 0.0, 0
+    total, n, signal = 0.0, 0, around(batch, band)
     flat = split.fields(batch.fields)
     row = (band[0] - batch.box[0]) * drop.scale
     for cluster, mine in enumerate(split.members):
-        sums, counts = add(batch, band, found, drop, exposure_s, mine)
+        sums, counts = add(batch, band, found, drop, exposure_s, signal, mine)
         total, n = total + sums, n + counts
         if split.flat:
-            sums, counts = add(batch, band, found, drop, exposure_s, mine, flat)
+            sums, counts = add(batch, band, found, drop, exposure_s, signal, mine, flat)
         for c in range(batch.n_channels):
             by_cluster.put(cluster, c, row, np.moveaxis(sums[:, c], -1, 1), counts[:, c, None])
     return total, n
@@ -244,7 +254,7 @@ def write_sums(path, split_path, batch, drop, exposure_s, split):
         found = batch.outliers(bands)
         for band in bands:
             if split is None:
-                sums, counts = add(batch, band, found, drop, exposure_s)
+                sums, counts = add(batch, band, found, drop, exposure_s, around(batch, band))
             else:
                 sums, counts = add_clusters(batch, band, found, drop, exposure_s, split, by_cluster)
             row = (band[0] - batch.box[0]) * drop.scale

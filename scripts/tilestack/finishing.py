@@ -51,7 +51,9 @@ def covered_box(frames, least, canvas):
     canvas : (int, int, int, int)
     """
     rows, columns = (n // BLOCK for n in frames.shape)
-    blocks = (frames >= least)[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK).all((1, 3))
+    # Frames that are saturated in a star's core are in neither count: such a hole is no rim.
+    reached = ndimage.binary_fill_holes(frames >= least)
+    blocks = reached[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK).all((1, 3))
     top, left, h, w = _largest(blocks)
     if not h:
         raise job.Stop(

@@ -274,29 +274,29 @@ def check(decided, assumptions):
     return "reduced" if n_used < assumptions["frames_reduced_threshold"] else "full"
 
 
-def disk_need_bytes(batches, colours=False, full=False, canvas_share=1.5):
+def disk_need_bytes(batches, drizzled=0, split_sessions=0, canvas_share=1.5):
     """Bytes that a run writes at the most, from its plan.
 
     Parameters
     ----------
     batches : list of (int, int, int)
         Lights to be written, rows and columns of each batch; 0 lights of one that is done.
-    colours : bool
-        Whether three colours are drizzled beside the mosaic.
-    full : bool
-        Whether sums are kept by cluster too.
+    drizzled : int
+        Drizzled planes beside the mosaic, in planes of its size: of three colours at scale 2 twelve.
+    split_sessions : int
+        Sessions whose sums are kept by cluster too.
     canvas_share : float
         Box of a moved light over the light: 1 without rotation, 2.2 at 45 degrees for frames of 9:16. ASSUME 1.5.
     """
     # Of a pixel: sums of a batch, and of a cluster in it; the synthetic frame of a cluster.
-    of_batch, of_cluster, synthetic = (60, 32, 38) if not colours else (60 + 150, 32 + 114, 38 + 150)
-    clusters = CLUSTERS if full else 0
-    of_batch += clusters * of_cluster
+    of_batch, of_cluster, synthetic = 60 + 50 * drizzled, 32 + 38 * drizzled, 38 + 50 * drizzled
+    if split_sessions:
+        of_batch += CLUSTERS * of_cluster
     prewarped = sum(2 * n * rows * columns for n, rows, columns in batches)
     sums = sum(of_batch * rows * columns for n, rows, columns in batches if n)
     largest = max((rows * columns for _, rows, columns in batches), default=0)
     # Planes of the reconstruction, and the products, mosaic and colour, twice: without and with sky coordinates.
-    products = 4 * 130 * largest
-    if full:
-        products += (clusters * synthetic + of_batch) * largest
+    products = 4 * (40 + 30 * max(drizzled, 3)) * largest
+    if split_sessions:  # and what the synthetic frames add up to
+        products += (split_sessions * CLUSTERS * synthetic + 4 * (15 + 13 * drizzled)) * largest
     return int(canvas_share * (prewarped + sums + products))

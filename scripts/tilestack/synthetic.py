@@ -148,8 +148,8 @@ def write(path, paths, clusters, kind, put_back_share):
     Returns
     -------
     list of dict
-        Of each cluster: ``noise_adu``, the median standard deviation of its pixels, and ``coverage``, the share of the
-        box where it has data; an empty list where there is nothing.
+        Of each cluster: ``noise_adu``, the median standard deviation of its pixels; an empty list where there is
+        nothing.
     """
     with contextlib.ExitStack() as stack:
         session = Session(stack, paths, clusters, kind, put_back_share)
@@ -160,7 +160,7 @@ def write(path, paths, clusters, kind, put_back_share):
             return []
         shape = (len(clusters), session.n_channels, *box[2:])
         places = {name: writer.reserve(name, shape, INTEGERS.get(name, "f4")) for name in names}
-        samples, covered = [[] for _ in clusters], np.zeros(len(clusters))
+        samples = [[] for _ in clusters]
         for band in bands(box, n_rows(kind, len(clusters), session.n_channels, box[3])):
             made = images(session.frames(band))
             for k in range(len(clusters)):
@@ -171,29 +171,24 @@ def write(path, paths, clusters, kind, put_back_share):
                         writer.put(places[name], values, first)
                 variance = made["VAR"][k]
                 samples[k].append(variance[:, ::4, ::4][np.isfinite(variance[:, ::4, ::4])])
-                covered[k] += (made["NIM"][k] > 0).mean() * band[2] / box[2]
     return [
-        {
-            "noise_adu": float(np.sqrt(np.median(v))) if (v := np.concatenate(parts)).size else None,
-            "coverage": covered[k],
-        }
-        for k, parts in enumerate(samples)
+        {"noise_adu": float(np.sqrt(np.median(v))) if (v := np.concatenate(parts)).size else None} for parts in samples
     ]
 
 
 class Written:
     """Synthetic frames of a session as ``write`` left them, read as ``Session`` does."""
 
-    def __init__(self, stack, path, kind):
+    def __init__(self, stack, path):
         hdus = stack.enter_context(files.opened(path))
-        self.header, self.kind = hdus[0].header, kind
+        self.header = hdus[0].header
         self.clusters, self.n_channels = self.header["CLUSTERS"].split(), self.header["CHANNELS"]
-        self.planes = {hdu.name: hdu.data for hdu in hdus[1:]}
-        self.box = (
-            self.header["LATTY0"],
-            self.header["LATTX0"],
-            *(self.planes["SCI"].shape[-2:] if self.planes else (0, 0)),
-        )
+        planes = {hdu.name: hdu.data for hdu in hdus[1:]}
+        size = planes["SCI"].shape[-2:] if planes else (0, 0)
+        self.box = (self.header["LATTY0"], self.header["LATTX0"], *size)
+        # Drizzled ones have the weights and variances of their halves.
+        unused = {"SCI", "VAR", "WHT"} if "VAR_EVEN" in planes else {"SCI"}
+        self.planes = {name: values for name, values in planes.items() if name not in unused}
 
     def frames(self, band):
         """Sums of each cluster in a band, as ``Frames``."""

@@ -62,7 +62,7 @@ ADVICE = {
 
 def check(name, value, limit, error=0.0):
     """A check: fails where the value exceeds the limit by more than its error tells; what is not known passes."""
-    known = value is not None and np.isfinite(value)
+    known = value is not None and np.isfinite(value) and np.isfinite(limit)
     threshold = float(limit + SIGMAS * (error if np.isfinite(error) else 0.0))
     ok = not known or bool(value <= threshold)
     advice = None if ok else ADVICE[name]
@@ -186,7 +186,7 @@ def lattice_pattern(image, variance, usable, pitch):
     The power at the harmonics of the pitch over that at the modes around them; below 0.35 cycles a pixel.
     """
     h, w = (n // pitch * pitch for n in image.shape)
-    if min(h, w) < 3 * pitch:
+    if min(h, w) < 4 * pitch:  # of three tiles the modes around the harmonics are the harmonics themselves
         return np.nan, np.nan
     top, left = ((n - m) // 2 for n, m in zip(image.shape, (h, w), strict=True))
     inner = (slice(top, top + h), slice(left, left + w))

@@ -93,6 +93,8 @@ def test_grouped__falls_back_to_quantiles_of_the_weight_where_frames_are_alike()
     labels, how = clustering.grouped(same, (3, 30), "silhouette")
     assert how["method"] == "quantiles" and np.bincount(labels).tolist() == [20, 20, 20]
     assert (labels[:20] == 0).all()
+    alike = {key: np.zeros(60) for key in clustering.FLOORS}
+    assert clustering.grouped(alike, (1, 30), "silhouette")[1]["method"] == "one"
 
 
 def test_decorrelated__counts_what_is_said_four_times_once():

@@ -66,6 +66,7 @@ def test_of_mosaic__cuts_all_planes_to_the_box_that_is_covered():
     made["NIM"] = np.where((y >= 17) & (x < 70), 10, 3)
     made["REJ"] = np.where((y == 40) & (x == 30), 1, 0)
     made["NIM"][40, 30] = 9  # rejected, and so covered
+    made["NIM"][60:66, 20:26] = 4  # the core of a star, saturated in most frames and so in neither count
     whole = {name: plane.copy() for name, plane in made.items()}
     cut, box, _ = finishing.of_mosaic(made, canvas, None, False, 0.8)
     assert box == (-40 + 24, 6, 72, 64) and all(plane.shape == (72, 64) for plane in cut.values())

@@ -207,5 +207,7 @@ def test_check__tells_the_mode(n, changes, mode):
 def test_disk_need__grows_with_frames_and_batches():
     one = selection.disk_need_bytes([(50, 1080, 1920)])
     assert 50 * 2 * 1080 * 1920 < one < selection.disk_need_bytes([(50, 1080, 1920)] * 2)
-    assert one < selection.disk_need_bytes([(50, 1080, 1920)], full=True)
-    assert one < selection.disk_need_bytes([(50, 1080, 1920)], colours=True)
+    needs = [
+        selection.disk_need_bytes([(50, 1080, 1920)], *more) for more in ((1, 0), (3, 0), (12, 0), (12, 1), (12, 2))
+    ]
+    assert [one, *needs] == sorted({one, *needs})

@@ -201,6 +201,9 @@ def test_factors__are_powers_of_the_mean_weight_within_their_cap():
     np.testing.assert_array_equal(combination.factors(weight, size, 0.0, 20.0), np.ones(4))
     np.testing.assert_allclose(combination.factors(weight, size, 1.0, 20.0), [0.25, 0.5, 1.0, 0.05])
     np.testing.assert_allclose(combination.factors(weight, size, 2.0, 100.0), [1 / 16, 1 / 4, 1.0, 0.01])
+    # Weights are in 1 / adu^2, far below 1; one without any weight must not change the others.
+    tiny = np.array([1e-3, 2e-3, 0.0])
+    np.testing.assert_allclose(combination.factors(tiny, np.array([5, 5, 5]), 1.0, 20.0), [0.5, 1.0, 0.5])
 
 
 def test_combination__with_a_factor_is_the_mean_with_these_weights(tmp_path):

@@ -1,5 +1,7 @@
 """Checks of the stack: each fault that is planted fails its own check, at a size that follows from its limit."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -98,8 +100,11 @@ def test_tile_lattice__leaves_alone_what_the_plain_mean_has_and_what_noise_makes
         white = rng.normal(size=SHAPE) * np.sqrt(made["variance"])
         value, limit = validation.tile_lattice(made["light"] + white, made["image"], made["variance"], where, PITCH)
         assert value < limit
-    small = np.ones((100, 100))
-    assert np.isnan(validation.tile_lattice(small, small, small, small > 0, PITCH)[0])
+    for n, known in ((2, False), (3, False), (4, True)):
+        even = np.ones((n * PITCH, n * PITCH))
+        pattern = even + 2 * np.sign(np.sin(2 * np.pi * np.arange(n * PITCH) / PITCH))
+        value, limit = validation.tile_lattice(pattern, even, even, even > 0, PITCH)
+        assert value > limit if known else np.isnan(value)
 
 
 def test_star_table__has_the_width_of_the_stars_and_pairs_show_a_blur():
@@ -122,6 +127,8 @@ def test_check__fails_beyond_limit_and_error_and_says_what_to_do():
     assert not failed["ok"] and failed["threshold"] == pytest.approx(1.12) and "registration.json" in failed["advice"]
     unknown = validation.check("elongation", np.nan, 1.0, np.nan)
     assert unknown["ok"] and unknown["value"] is None and "Not known" in unknown["advice"]
+    without_limit = validation.check("elongation", 1.2, np.nan)
+    assert without_limit["ok"] and without_limit["threshold"] is None and "Not known" in without_limit["advice"]
 
 
 def test_of_weights__gives_up_what_the_exponent_asks_for_and_no_more():
@@ -133,3 +140,15 @@ def test_of_weights__gives_up_what_the_exponent_asks_for_and_no_more():
         assert value == pytest.approx(1 - np.exp(-(p**2) * 0.04), abs=0.03) and value < limit
     scattered = {**frames, "weight": np.exp(rng.normal(0, 1.0, 4000)) / variance}
     assert np.greater(*validation.of_weights(scattered, "balanced"))
+
+
+def test_of_stars__passes_where_no_frame_has_a_known_width():
+    from validation import of_stars
+
+    empty = np.full((60, 60), 100.0, np.float32) + np.random.default_rng(5).normal(0, 1, (60, 60)).astype(np.float32)
+    final = {"image": empty, "plain_mean": empty, "proxy": empty, "scale": 1.0, "saturation": None}
+    frames = {name: np.full(4, np.nan) for name in ("fwhm", "error", "roundness")} | {"weight": np.ones(4)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # medians of nothing
+        found = of_stars(final, frames, {"method": "none"})
+    assert all(entry["ok"] and entry["value"] is None for entry in found)
