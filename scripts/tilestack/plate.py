@@ -148,8 +148,9 @@ def cards_for(shape, known):
         raise ValueError(
             f"an image of {shape} pixels is neither the lattice of {(rows, columns)} nor finer by whole times"
         )
-    place = {key: cards[key] for key in ("RA", "DEC")}
-    return wcsfit.cards(WCS(fits.Header(cards)), size) | place
+    header = fits.Header()
+    header.update(cards)
+    return wcsfit.cards(WCS(header), size) | {key: cards[key] for key in ("RA", "DEC")}
 
 
 def copy_with(source, out, cards):

@@ -5,7 +5,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from tilestack import wcsfit
+from tilestack import plate, wcsfit
 
 SHAPE, CENTRE, SCALE = (900, 1400), (192.7, 41.1), 2.4 / 3600
 
@@ -74,3 +74,22 @@ def test_geometry__tells_scale_rotation_parity():
     )
     north = np.linalg.inv(turn) @ [0, 1]
     assert facts["rotation_deg"] == pytest.approx(np.degrees(np.arctan2(*north)), abs=0.02)
+
+
+def test_cards_for__an_image_that_is_finer_than_the_lattice():
+    linear = wcsfit.linear_cards((190.0, 41.0), (60.5, 50.5), np.array([[-6e-4, 1e-5], [1e-5, 6e-4]]))
+    lattice = WCS(fits.Header(linear))
+    cards = {key: (value, "as a file has it") for key, value in linear.items()}
+    cards |= {"RA": (190.0, "middle"), "DEC": (41.0, "middle")}
+    known = [((100, 120), cards), ((50, 60), wcsfit.cards(lattice, 0.5))]
+    assert plate.cards_for((100, 120), known) is cards
+    for size in (2, 3):
+        fine = plate.cards_for((size * 100, size * 120), known)
+        assert fine["RA"] == cards["RA"]
+        header = fits.Header()
+        header.update(fine)
+        place = WCS(header).all_pix2world([[(10 + 0.5) * size - 0.5, (70 + 0.5) * size - 0.5]], 0)
+        np.testing.assert_allclose(place, lattice.all_pix2world([[10, 70]], 0), atol=1e-10)
+    with pytest.raises(ValueError, match="finer by whole times"):
+        plate.cards_for((150, 180), known)
+    assert plate.cards_for((7, 7), [((100, 120), {}), ((50, 60), {})]) == {}
