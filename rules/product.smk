@@ -92,12 +92,7 @@ rule debayer:
         even="<run>/outputs/unsolved/planes/even_rgb.fits",
         odd="<run>/outputs/unsolved/planes/odd_rgb.fits",
         plain_mean="<run>/outputs/unsolved/planes/plain_mean_rgb.fits",
-        preview=report(
-            "<run>/outputs/previews/stacked_rgb.png",
-            caption="captions/preview.rst",
-            category="Pictures",
-            labels={"figure": "Stack"},
-        ),
+        preview="<run>/outputs/previews/stacked_rgb.png",
         preview_full="<run>/outputs/previews/stacked_rgb_full.png",
         record="<run>/artifacts/debayer.json",
     log:

@@ -13,10 +13,18 @@ REPORT_FIGURES = {  # name: (category of Snakemake's report, label)
     "reconstruction": ("Field", "Reconstruction"),
     "timeline": ("Run", "Timeline"),
 }
+# Previews in small, for Snakemake's report: it embeds files as they are, and would be 17 MB with the previews themselves and
+# the page, which lies beside the run anyway.
+REPORT_PICTURES = {
+    "stacked_rgb": "Stack",
+    "stacked_rgb_pcc": "Final: background and colours",
+    "annotated": "Annotated",
+}
 REPORT = [
     "<run>/artifacts/report.html",
     "<run>/artifacts/frames.csv",
     *expand("<run>/artifacts/figures/{name}.svg", name=REPORT_FIGURES),
+    *expand("<run>/artifacts/figures/{name}.jpg", name=REPORT_PICTURES),
 ]
 
 
@@ -32,12 +40,7 @@ rule report:
         figures=expand("<run>/artifacts/figures/{name}", name=FIGURES),
         records=expand("<run>/artifacts/{phase}.json", phase=ARTIFACTS),
     output:
-        page=report(
-            "<run>/artifacts/report.html",
-            caption="captions/report.rst",
-            category="Report",
-            labels={"figure": "Report of the run"},
-        ),
+        page="<run>/artifacts/report.html",
         table=report(
             "<run>/artifacts/frames.csv",
             caption="captions/frames.rst",
@@ -52,6 +55,15 @@ rule report:
                 labels={"figure": label},
             )
             for name, (category, label) in REPORT_FIGURES.items()
+        ],
+        pictures=[
+            report(
+                f"<run>/artifacts/figures/{name}.jpg",
+                caption="captions/preview.rst",
+                category="Pictures",
+                labels={"figure": label},
+            )
+            for name, label in REPORT_PICTURES.items()
         ],
     log:
         text="<run>/logs/report.log",

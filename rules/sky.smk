@@ -39,12 +39,7 @@ rule astrometry:
         wcs="<run>/outputs/stacked_rgb.wcs",
         mosaic_wcs="<run>/outputs/stacked.wcs",
         stars="<run>/outputs/field_stars.fits",
-        annotated=report(
-            "<run>/outputs/previews/annotated.png",
-            caption="captions/preview.rst",
-            category="Pictures",
-            labels={"figure": "Annotated"},
-        ),
+        annotated="<run>/outputs/previews/annotated.png",
         record="<run>/artifacts/astrometry.json",
     log:
         text="<run>/logs/astrometry.log",
@@ -135,12 +130,7 @@ rule pcc:
     output:
         image="<run>/outputs/stacked_rgb_pcc.fits",
         stars="<run>/outputs/pcc_stars.fits",
-        preview=report(
-            "<run>/outputs/previews/stacked_rgb_pcc.png",
-            caption="captions/preview.rst",
-            category="Pictures",
-            labels={"figure": "Final: background and colours"},
-        ),
+        preview="<run>/outputs/previews/stacked_rgb_pcc.png",
         preview_full="<run>/outputs/previews/stacked_rgb_pcc_full.png",
         figure=report(
             "<run>/artifacts/figures/pcc.png",

@@ -30,7 +30,7 @@ def bge(paths, out, *, options):
         mosaic = mosaic - background.of_mosaic(full, mosaic.shape[1:], pattern)
     products.write(out["mosaic"], mosaic[0], mosaic_cards, mosaic_extensions, history=history)
     preview.write(out["preview"], squeezed(flat), flip=products.bottom_up(cards), full=out["preview_full"])
-    background.draw(out["figure"], found, names)
+    background.draw(out["figure"], found, names, planes.shape[1:], bottom_up=products.bottom_up(cards))
     records.write(out["record"], record_of(found, names))
 
 

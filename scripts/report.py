@@ -7,7 +7,7 @@ from tilestack.report import contents, drawing, frametable, gallery, page, pictu
 
 
 def report(run_folder, out):
-    """out: page, table, and figures (folder/<name>.svg, of gallery.ALWAYS)."""
+    """out: page, table, figures (folder/<name>.svg, of gallery.ALWAYS), pictures (folder/<preview>.jpg)."""
     run = contents.read(run_folder)
     rows = frametable.build(run["records"])
     shown = pictures.gather(run)
@@ -16,6 +16,10 @@ def report(run_folder, out):
     for path in out["figures"]:
         with files.replacing(path) as draft:
             Path(draft).write_text(drawing.standalone(drawn[Path(path).stem]))
+    for path in map(Path, out["pictures"]):
+        preview = Path(run_folder, "outputs/previews", f"{path.stem}.png")
+        with files.replacing(path) as draft:
+            Path(draft).write_bytes(pictures.encoded(pictures.shrunk(preview, pictures.COMPARED_PX), "jpeg"))
     with files.replacing(out["page"]) as draft:
         Path(draft).write_text(page.render(run, rows, shown, drawn), encoding="utf-8")
 

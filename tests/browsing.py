@@ -67,6 +67,17 @@ def read_report(driver, path):
     return found
 
 
+def read_snakemakes(driver, path):
+    """Open Snakemake's report, and find figures of frames and pictures where it lists them."""
+    driver.implicitly_wait(10)
+    for category, label in (("Frames", "Star metrics"), ("Frames", "Table of all frames"), ("Pictures", "Annotated")):
+        driver.get(path.as_uri())
+        driver.find_element("xpath", f"//*[text()='{category}']").click()
+        assert driver.find_element("xpath", f"//*[contains(text(), '{label}')]").is_displayed()
+    assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert requests(driver) == []
+
+
 def compare(driver):
     """Each choice shows its own layer of the current view, loaded."""
     layers = {"mean": ["A: plain mean"], "stack": ["B: tile stack"], "slider": ["A: plain mean", "B: tile stack"]}

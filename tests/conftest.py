@@ -15,6 +15,7 @@ def slurm_answers():
 NEEDS = {
     "real": ("real frames in ../shared/data", REAL.is_dir()),
     "browser": ("Debian packages chromium and chromium-driver", bool(CHROMIUM and DRIVER)),
+    "siril": ("Debian package siril", bool(shutil.which("siril-cli"))),
     "slurm": ("a Slurm that answers", slurm_answers()),
 }
 

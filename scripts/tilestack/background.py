@@ -151,8 +151,8 @@ def of_mosaic(full, shape, pattern):
     return result
 
 
-def draw(path, found, names):
-    """Figure: samples, model and what remains, by channel."""
+def draw(path, found, names, shape, *, bottom_up=False):
+    """Figure: samples, model and what remains, by channel; shape: rows and columns of the image."""
     boxes = found["boxes"]
     if boxes is None:  # switched off
         drawn = figure.Figure(figsize=(4, 1), dpi=90)
@@ -161,7 +161,7 @@ def draw(path, found, names):
             FigureCanvasAgg(drawn).print_png(draft)
         return
     kept = found["kept"]
-    drawn = figure.Figure(figsize=(11, 3.4 * len(names)), dpi=90, layout="constrained")
+    drawn = figure.Figure(figsize=(11, len(names) * min(4.2, 2.7 * shape[0] / shape[1] + 0.8)), dpi=90, layout="constrained")
     axes = drawn.subplots(len(names), 3, squeeze=False)
     model = found["model"]
     for c, name in enumerate(names):
@@ -170,19 +170,27 @@ def draw(path, found, names):
         shown = values[kept] if kept.any() else np.zeros(1)
         low, high = np.nanpercentile(shown, [0.5, 99.5])
         pad = 0.1 * max(high - low, 1e-6)
-        for axis, part, title in (
-            (axes[c, 0], np.where(kept, values, np.nan), f"{name}: samples"),
-            (axes[c, 1], fitted, f"{name}: model"),
-        ):
-            drawn.colorbar(axis.imshow(part, vmin=low - pad, vmax=high + pad), ax=axis, label="ADU")
-            axis.set_title(title)
         rest = values - fitted
         spread = max(robust.spread(rest[kept & np.isfinite(rest)]) if model else 1.0, 1e-6)
-        drawn.colorbar(
-            axes[c, 2].imshow(rest, vmin=-5 * spread, vmax=5 * spread, cmap="RdBu_r"), ax=axes[c, 2], label="ADU"
-        )
-        axes[c, 2].set_title(f"{name}: what remains, objects too")
-    for axis in axes.ravel():
-        axis.set_xticks([]), axis.set_yticks([])
+        level, apart = (low - pad, high + pad, "cividis"), (-5 * spread, 5 * spread, "PuOr_r")
+        for axis, part, title, (least, most, colours) in (
+            (axes[c, 0], np.where(kept, values, np.nan), f"{name}: samples of blank sky", level),
+            (axes[c, 1], fitted, f"{name}: model", level),
+            (axes[c, 2], rest, f"{name}: rest, objects too", apart),
+        ):
+            image = axis.imshow(part, vmin=least, vmax=most, cmap=colours, extent=_extent(boxes, shape))
+            drawn.colorbar(image, ax=axis, label="ADU")
+            axis.set(title=title, xlabel="x (px)", ylabel="y (px)")
+            axis.locator_params(nbins=4)
+            if bottom_up:
+                axis.invert_yaxis()
     with files.replacing(path) as draft:
         FigureCanvasAgg(drawn).print_png(draft)
+
+
+def _extent(boxes, shape):
+    """Left, right, lower and upper rim of the boxes in pixels of the image, first row up."""
+    size = max(shape) / 2
+    x, y = boxes.x[0] * size + (shape[1] - 1) / 2, boxes.y[:, 0] * size + (shape[0] - 1) / 2
+    half = (x[1] - x[0]) / 2
+    return x[0] - half, x[-1] + half, y[-1] + half, y[0] - half

@@ -184,15 +184,21 @@ def draw(path, found):
     axes = drawn.subplots(1, 2)
     stars = found["stars"]
     for axis, channel, name, k in ((axes[0], 0, "R/G", 0), (axes[1], 2, "B/G", 1)):
-        axis.set(xlabel="B - V of the catalogue", ylabel=f"2.5 log {name}", title=f"{name}: {found['note']}"[:60])
+        axis.set(
+            xlabel="B \N{MINUS SIGN} V of the catalogue (mag)",
+            ylabel=f"2.5 log {name} (mag)",
+            title=f"{name}: {found['note']}"[:60],
+        )
         if stars is None or stars["flux"].shape[1] != 3 or not found["fits"]:
             continue
         good = np.flatnonzero(stars["fault"] == "")
         used = np.isin(good, found["kept"])
         m = 2.5 * np.log10(stars["flux"][good, channel] / stars["flux"][good, 1])
         error = np.nan_to_num(stars["b_v_error"][good], nan=0.1)
-        for chosen, style in ((used, "o"), (~used, "x")):
-            axis.errorbar(stars["b_v"][good][chosen], m[chosen], xerr=error[chosen], fmt=style, lw=0.7, ms=4)
+        for chosen, style, colour in ((used, "o", "#0072b2"), (~used, "x", "#d55e00")):
+            axis.errorbar(
+                stars["b_v"][good][chosen], m[chosen], xerr=error[chosen], fmt=style, lw=0.7, ms=4, color=colour
+            )
         one, x = found["fits"][k], np.array([-0.2, 1.5])
         axis.plot(x, one["a"] + one["slope"] * (x - one["white"]), "-", color="grey")
         axis.axvline(one["white"], color="grey", lw=0.6, ls=":")

@@ -18,6 +18,8 @@ WIDER_DEG = 5.0
 MARGIN = 1.15
 # Stars with a name on the annotated preview.
 N_NAMED = 12
+# Letters of the annotated preview are drawn to be read where its longer side is shrunk to this.
+READABLE_PX = 700
 # Cards of a .wcs file that are not for images.
 NOT_WCS = ("SIMPLE", "BITPIX", "NAXIS", "EXTEND", "IMAGEH", "IMAGEW")
 
@@ -207,26 +209,31 @@ def annotate(path, planes, header, fit, sky):
     """The preview with a grid of right ascension and declination and rings around catalogue stars."""
     picture, factor = preview.picture(planes)
     h, w = picture.shape[:2]
-    drawn = figure.Figure(figsize=((w + 160) / 100, (h + 120) / 100), dpi=100)
-    frame = [110 / (w + 160), 70 / (h + 120), w / (w + 160), h / (h + 120)]
+    large = max(1.0, max(h, w) / READABLE_PX)
+    width, height = round(w + 120 * large), round(h + 90 * large)
+    drawn = figure.Figure(figsize=(width / 100, height / 100), dpi=100)
+    frame = [80 * large / width, 50 * large / height, w / width, h / height]
     if fit is None:
         axes = drawn.add_axes(frame)
         axes.set_title("no sky coordinates were found")
     else:
         axes = drawn.add_axes(frame, projection=WCS(fits.Header(wcsfit.cards(fit.wcs, 1 / factor))))
-        axes.coords.grid(color="white", alpha=0.35, linewidth=0.6)
-        for k, name in enumerate(("RA", "Dec")):
-            axes.coords[k].set_axislabel(name)
+        axes.coords.grid(color="white", alpha=0.35, linewidth=0.6 * large)
+        for k, name in enumerate(("RA (ICRS)", "Dec (ICRS)")):
+            axes.coords[k].set_axislabel(name, fontsize=9 * large)
+            axes.coords[k].set_ticklabel(size=8 * large)
         expected = fit.wcs.all_world2pix(np.column_stack([sky["ra_deg"], sky["dec_deg"]]), 0, quiet=True)
         at = (expected + 0.5) / factor - 0.5
         matched = np.isin(np.arange(len(at)), fit.stars)
         inside = ((at > 0) & (at < [w - 1, h - 1])).all(1)
-        for chosen, colour in ((inside & matched, "#50ff80"), (inside & ~matched, "#ffb040")):
-            axes.scatter(*at[chosen].T, s=90, facecolors="none", edgecolors=colour, linewidths=0.9)
+        for chosen, colour in ((inside & matched, "#56b4e9"), (inside & ~matched, "#f0b429")):
+            axes.scatter(*at[chosen].T, s=70 * large**2, facecolors="none", edgecolors=colour, linewidths=large)
         for k in np.flatnonzero(inside)[:N_NAMED]:
             label = f"{sky['v'][k]:.1f}"
-            axes.annotate(label, at[k], (7, 5), textcoords="offset points", color="white", fontsize=8)
-        axes.set_title(f"{len(fit.stars)} catalogue stars matched (green), V magnitudes", fontsize=10)
+            axes.annotate(
+                label, at[k], (6 * large, 4 * large), textcoords="offset points", color="white", fontsize=8 * large
+            )
+        axes.set_title(f"{len(fit.stars)} catalogue stars matched (blue), V magnitudes", fontsize=9 * large)
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, origin="lower")
     axes.set(xlim=(-0.5, w - 0.5), ylim=(-0.5, h - 0.5) if products.bottom_up(header) else (h - 0.5, -0.5))
     canvas = FigureCanvasAgg(drawn)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sep
 from astropy.io import fits
+from astropy.wcs import WCS
 
 from support import Workdir, pixels, record, simulate, stamps
 
@@ -32,12 +33,17 @@ def bright_stars(plane, n):
     return np.column_stack([found["x"], found["y"]])
 
 
+def sky_of(header):
+    """Coordinates without the dates, of which wcslib says at length that it understands them."""
+    return WCS(fits.Header([card for card in header.cards if not card.keyword.startswith("DATE")]), naxis=2)
+
+
 def test_run__twice_as_fine_a_grid_has_the_same_light(finished, tmp_path):
     work = Workdir(tmp_path / "copy")
     shutil.copytree(finished.root, work.root)
     run = work.root / "runs/demo"
     before, coarse = stamps(run / "work"), pixels(run, "stacked_rgb.fits")["PRIMARY"]
-    header = fits.getheader(run / "outputs/stacked_rgb.fits")
+    header, was = fits.getheader(run / "outputs/stacked_rgb.fits"), record(run, "astrometry")
     work.snakemake("--config", "drizzle={scale: 2}")
     made = record(run, "debayer")
     assert (made["method"], made["scale"]) == ("drizzle", 2)
@@ -51,6 +57,15 @@ def test_run__twice_as_fine_a_grid_has_the_same_light(finished, tmp_path):
     for plain, double in zip(coarse, fine, strict=True):
         one, other = apertures(plain, xy, 6.0), apertures(double, 2 * xy + 0.5, 12.0) / 4
         assert np.median(other / one) == pytest.approx(1, abs=0.02)
+    # Sky coordinates are found anew, for pixels half as large, and put each star where they did before.
+    solved = record(run, "astrometry")
+    assert solved["scale_arcsec"] == pytest.approx(was["scale_arcsec"] / 2, rel=1e-3)
+    assert solved["lattice_scale_arcsec"] == pytest.approx(was["lattice_scale_arcsec"], rel=1e-3)
+    for name in ("stacked_rgb", "stacked_rgb_bge", "stacked_rgb_pcc", "planes/bge_model", "planes/drizzled"):
+        wcs = sky_of(fits.getheader(run / f"outputs/{name}.fits"))
+        apart = wcs.all_pix2world(2 * xy + 0.5, 0) - sky_of(header).all_pix2world(xy, 0)
+        assert np.hypot(apart[:, 0] * np.cos(np.radians(was["dec_deg"])), apart[:, 1]).max() * 3600 < 0.5, name
+    assert record(run, "bge")["status"] == "ok"
     # The same lights, places and weights: only what is drizzled is made again.
     after = stamps(run / "work")
     changed = {path.parts[0] for path in before if after[path] != before[path]}

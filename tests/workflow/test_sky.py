@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import warnings
 
 import numpy as np
@@ -76,6 +77,21 @@ def test_astrometry__is_in_every_header_and_in_the_wcs_files(run):
         assert (alone["IMAGEH"], alone["IMAGEW"]) == (product["NAXIS2"], product["NAXIS1"])
         for key in ("CTYPE1", "CRVAL1", "CRPIX2", "CD1_2", "CD2_2"):
             assert alone[key] == product[key]
+
+
+@pytest.mark.siril
+def test_products__open_in_siril(run, tmp_path):
+    products = {path: shape for path, header, shape in images(run) if not header.get("EXTNAME")}
+    script = ["requires 1.0.0", *(f"load {path}" for path in products), "close"]
+    (tmp_path / "load.ssf").write_text("\n".join(script))
+    command = ["siril-cli", "-d", tmp_path, "-s", tmp_path / "load.ssf"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "HOME": str(tmp_path)}
+    )
+    assert done.returncode == 0 and len(products) >= 15, done.stdout
+    for path, shape in products.items():
+        layers = shape[0] if len(shape) == 3 else 1
+        assert f"file {path.name}, {layers} layer(s), {shape[-1]}x{shape[-2]} pixels" in done.stdout, path
 
 
 def test_products__pixels_are_those_that_stacking_and_debayer_wrote(run):

@@ -170,13 +170,18 @@ def sigma_picture(sigma):
 
 
 def main_picture(path):
-    """A preview, small enough for the page."""
+    """A preview, small enough for the page, as a data URI."""
+    return data_uri(shrunk(path, PICTURE_PX), "jpeg")
+
+
+def shrunk(path, longest):
+    """A preview whose longer side is at most so many pixels: (h, w) or (h, w, 3) uint8."""
     picture = images.imread(path)
     picture = picture[..., :3] if picture.ndim == 3 else picture
-    factor = -(-max(picture.shape[:2]) // PICTURE_PX)
+    factor = -(-max(picture.shape[:2]) // longest)
     planes = smaller(np.moveaxis(np.atleast_3d(picture), -1, 0), factor)
     shown = np.moveaxis((255 * planes + 0.5).astype(np.uint8), 0, -1)
-    return data_uri(shown[..., 0] if shown.shape[-1] == 1 else shown, "jpeg")
+    return shown[..., 0] if shown.shape[-1] == 1 else shown
 
 
 def maps(planes):
@@ -195,7 +200,12 @@ def maps(planes):
 
 def data_uri(picture, kind):
     """A picture (h, w) or (h, w, 3) uint8 as a data URI, jpeg or png."""
+    return f"data:image/{kind};base64," + base64.b64encode(encoded(picture, kind)).decode()
+
+
+def encoded(picture, kind):
+    """The bytes of a picture file."""
     stream = io.BytesIO()
     options = {"quality": QUALITY, "subsampling": 0} if kind == "jpeg" else {}
     images.imsave(stream, np.ascontiguousarray(picture), format=kind, cmap="gray", vmin=0, vmax=255, pil_kwargs=options)
-    return f"data:image/{kind};base64," + base64.b64encode(stream.getvalue()).decode()
+    return stream.getvalue()
