@@ -161,7 +161,8 @@ def draw(path, found, names, shape, *, bottom_up=False):
             FigureCanvasAgg(drawn).print_png(draft)
         return
     kept = found["kept"]
-    drawn = figure.Figure(figsize=(11, len(names) * min(4.2, 2.7 * shape[0] / shape[1] + 0.8)), dpi=90, layout="constrained")
+    height = min(4.2, 2.7 * shape[0] / shape[1] + 0.8)
+    drawn = figure.Figure(figsize=(11, height * len(names)), dpi=90, layout="constrained")
     axes = drawn.subplots(len(names), 3, squeeze=False)
     model = found["model"]
     for c, name in enumerate(names):

@@ -1,10 +1,11 @@
 """BGE: a smooth model of the background, fitted to boxes of sky between stars and objects.
 
 Samples as dynamic background extraction takes them: clipped means of boxes, stars masked by their brightness, objects
-by one-sided clipping. The model is a polynomial, with a term for vignetting or a glow where these foretell boxes that
+by one-sided clipping. The model is a polynomial, with a term for vignetting, a wide lens or a glow where these foretell boxes that
 were left out better, or a thin-plate spline on a quadratic (Wahba 1990). Only ever subtracted.
 """
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,8 @@ HIGH, LOW, ROUNDS = 2.0, 4.0, 12
 OBJECT_SIGMA, OBJECT_GROWTH = 1.5, 2
 FEW_SAMPLES = 40
 N_FOLDS = 6
+# Kinds with a geometry of their own.
+BENT = ("glow", "lens")
 QUANTILE = 0.25
 PASSES = 2
 # The geometry of a glow comes from so many boxes.
@@ -33,6 +36,9 @@ MODEL_GAIN = 0.03
 SMOOTHING = 0.1
 # Powers of the rim of a vignetted field: r^2 is a part of each quadratic.
 RADIAL = (4,)
+# Light fall-off of a wide lens, cos^n of the angle off its axis: how far that may lie from the middle of the field, the
+# focal length in halves of the longer side, and half of n. With a shorter focal length it would be an object. ASSUME.
+LENS_OFF, LENS_LENGTH, LENS_POWER = 0.3, (0.75, 4.0), (1.5, 2.5)
 
 
 @dataclass
@@ -213,7 +219,7 @@ def _terms(y, x, kind, order, glow):
     columns = [y**p * x ** (n - p) for n in range(order + 1) for p in range(n + 1)]
     if kind == "vignetting":
         columns += [np.hypot(y, x) ** power for power in RADIAL]
-    if kind == "glow":
+    if kind in BENT:
         columns.append(_glow(y, x, glow))
     return np.stack(columns, axis=1)
 
@@ -228,9 +234,9 @@ def fitted(boxes, kept, kind, order, values=None, glow=None):
     """Fit one model to the kept boxes: of all channels, or of other `values` (k, ny, nx) of the same boxes."""
     y, x = boxes.y[kept], boxes.x[kept]
     values = (boxes.values if values is None else values)[:, kept]
-    if kind == "glow" and glow is None:
-        glow = _glow_of(y, x, _light(boxes)[kept], order)
-    glow = glow if kind == "glow" else ()
+    if kind in BENT and glow is None:
+        glow = _glow_of(y, x, _light(boxes)[kept], kind, order)
+    glow = glow if kind in BENT else ()
     matrix = _terms(y, x, "polynomial" if kind == "rbf" else kind, order, glow)
     coefficients = np.linalg.lstsq(matrix, values.T, rcond=None)[0].T
     splines = []
@@ -244,8 +250,8 @@ def fitted(boxes, kept, kind, order, values=None, glow=None):
     return Model("polynomial" if kind == "rbf" else kind, order, coefficients, glow, splines)
 
 
-def _glow_of(y, x, light, order):
-    """Geometry of a glow by least squares over the terms of a polynomial, from starts around the field."""
+def _glow_of(y, x, light, kind, order):
+    """Geometry of a glow or of a lens by least squares over the terms of a polynomial, from starts around the field."""
     thinned = slice(None, None, -(-len(y) // GLOW_BOXES))
     y, x, light = y[thinned], x[thinned], light[thinned]
     plain = _terms(y, x, "polynomial", order, ())
@@ -258,25 +264,29 @@ def _glow_of(y, x, light, order):
         norm = term @ term
         return rest - term * (term @ rest / norm) if norm > 1e-12 else rest
 
-    best = None
-    reach_y, reach_x = np.abs(y).max(), np.abs(x).max()
-    for sign_y in (-1, 0, 1):
-        for sign_x in (-1, 0, 1):
-            if not (sign_y or sign_x):
-                continue
+    found = [
+        least_squares(residual, start, bounds=(low, high), max_nfev=40) for start, low, high in _starts(y, x, kind)
+    ]
+    return tuple(min(found, key=lambda one: one.cost).x)
+
+
+def _starts(y, x, kind):
+    """Geometries to start from, each with its lowest and highest."""
+    if kind == "lens":
+        sizes, powers = np.log(LENS_LENGTH), np.log(LENS_POWER)
+        low, high = ([side * LENS_OFF, side * LENS_OFF, sizes[k], powers[k]] for k, side in enumerate((-1, 1)))
+        return [([0.0, 0.0, 0.0, np.log(2)], low, high)]
+    reach, starts = (np.abs(y).max(), np.abs(x).max()), []
+    for signs in itertools.product((-1, 0, 1), repeat=2):
+        if any(signs):
             # A light stands outside of the frame or at its rim: one within would be an object.
-            low = [
-                reach_y * (0.9 if sign_y > 0 else -3),
-                reach_x * (0.9 if sign_x > 0 else -3),
-                np.log(0.25),
-                np.log(0.3),
-            ]
-            high = [reach_y * (-0.9 if sign_y < 0 else 3), reach_x * (-0.9 if sign_x < 0 else 3), np.log(4), np.log(6)]
-            start = [1.1 * sign_y * reach_y, 1.1 * sign_x * reach_x, np.log(0.6), 0.0]
-            found = least_squares(residual, start, bounds=(low, high), max_nfev=40)
-            if best is None or found.cost < best.cost:
-                best = found
-    return tuple(best.x)
+            low = [end * (0.9 if sign > 0 else -3) for sign, end in zip(signs, reach, strict=True)]
+            high = [end * (-0.9 if sign < 0 else 3) for sign, end in zip(signs, reach, strict=True)]
+            start = [1.1 * sign * end for sign, end in zip(signs, reach, strict=True)]
+            starts.append(
+                ([*start, np.log(0.6), 0.0], [*low, np.log(0.25), np.log(0.3)], [*high, np.log(4), np.log(6)])
+            )
+    return starts
 
 
 def candidates(n_samples, order):
@@ -287,7 +297,7 @@ def candidates(n_samples, order):
     plain = [("polynomial", n) for n in range(most + 1) if n_samples >= 4 * _n_terms(n)]
     if n_samples < 4 * FEW_SAMPLES:
         return plain
-    return [*plain, ("vignetting", 2), ("vignetting", 3), ("glow", 1), ("glow", 2), ("glow", 3)]
+    return [*plain, ("vignetting", 2), ("vignetting", 3), ("lens", 1), ("glow", 1), ("glow", 2), ("glow", 3)]
 
 
 def choose(boxes, order):
@@ -334,7 +344,7 @@ def _scores(boxes, sets):
     errors, widths = {}, []
     for (kind, n), kept in sets.items():
         error = np.full(light.shape, np.inf)
-        glow = fitted(boxes, kept, kind, n, light[None]).glow if kind == "glow" else None
+        glow = fitted(boxes, kept, kind, n, light[None]).glow if kind in BENT else None
         for fold in range(N_FOLDS):
             test, train = known & (folds == fold), kept & (folds != fold)
             if train.sum() >= 2 * _n_terms(n):

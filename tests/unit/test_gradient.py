@@ -18,6 +18,7 @@ def scene(kind, seed=3, nebula=False):
         "plane": 0.6 * u - 0.8 * v,
         "cubic": u**3 - 0.7 * u * v + 0.8 * v + 0.5 * u * v**2,
         "vignetting": -(((u - 0.03) ** 2 + v**2) ** 2),
+        "lens": (1 + 1.21 * ((u + 0.08) ** 2 + (v - 0.05) ** 2)) ** -2.0,  # cos^4
         "moon": 1 / (0.4 + (u - 1.5) ** 2 + (v + 0.7) ** 2),
     }
     light = shapes[kind] - shapes[kind].min()
@@ -32,7 +33,9 @@ def scene(kind, seed=3, nebula=False):
 
 
 @pytest.mark.parametrize("nebula", [False, True], ids=["galaxy", "nebula"])
-@pytest.mark.parametrize(("kind", "most"), [("plane", 0.01), ("cubic", 0.01), ("vignetting", 0.03), ("moon", 0.03)])
+@pytest.mark.parametrize(
+    ("kind", "most"), [("plane", 0.01), ("cubic", 0.01), ("vignetting", 0.03), ("lens", 0.03), ("moon", 0.03)]
+)
 def test_extracted__is_the_gradient_and_leaves_the_object(kind, most, nebula):
     image, light, thing = scene(kind, nebula=nebula)
     found = background.extracted(image, {"method": "polynomial", "order": "auto"})
