@@ -1,8 +1,8 @@
 """BGE: a smooth model of the background, fitted to boxes of sky between stars and objects.
 
 Samples as dynamic background extraction takes them: clipped means of boxes, stars masked by their brightness, objects
-by one-sided clipping. The model is a polynomial, with a term for vignetting, a wide lens or a glow where these foretell boxes that
-were left out better, or a thin-plate spline on a quadratic (Wahba 1990). Only ever subtracted.
+by one-sided clipping. The model is a polynomial, with a term for vignetting, a wide lens or a glow where these foretell
+boxes that were left out better, or a thin-plate spline on a quadratic (Wahba 1990). Only ever subtracted.
 """
 
 import itertools
