@@ -180,7 +180,7 @@ def draw(path, found, names, shape, *, bottom_up=False):
             (axes[c, 2], rest, f"{name}: rest, objects too", apart),
         ):
             image = axis.imshow(part, vmin=least, vmax=most, cmap=colours, extent=_extent(boxes, shape))
-            drawn.colorbar(image, ax=axis, label="ADU")
+            drawn.colorbar(image, ax=axis, label="ADU", shrink=0.75)
             axis.set(title=title, xlabel="x (px)", ylabel="y (px)")
             axis.locator_params(nbins=4)
             if bottom_up:

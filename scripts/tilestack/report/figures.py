@@ -87,11 +87,11 @@ def normalization(read, frames, pictures):
     sky.set_title("Sky level")
     sky.set_ylabel("sky (ADU)")
     by_channel(scale, frames, "normalization", "scale", names)
-    scale.set_title("Scale: light that came through")
-    scale.set_ylabel("scale (reference = 1)")
+    scale.set_title("Scale")
+    scale.set_ylabel("light let through (reference = 1)")
     by_channel(gradient, frames, "normalization", "gradient_adu", names)
-    gradient.set_title("Slope of the sky against the reference")
-    gradient.set_ylabel("over the longer side (ADU)")
+    gradient.set_title("Slope of the sky")
+    gradient.set_ylabel("against the reference (ADU a side)")
     over_time(spread, frames, 100 * frames.column("normalization", "scale_error"), "Error of the scale", "error (%)")
     return figure
 
@@ -143,12 +143,14 @@ def correlations(read, frames, pictures):
             own = np.array([other == night for other in frames.nights])
             drawing.points(ax, x[own], y[own], SERIES[k % len(SERIES)], "os^Dv"[k % 5], night)
         rank = rank_correlation(x, y)
-        ax.set_title("" if rank is None else f"rank correlation {rank:+.2f}", fontweight="normal")
+        text = "" if rank is None else f"rank correlation {rank:+.2f}".replace("-", "\N{MINUS SIGN}")
+        ax.set_title(text, fontweight="normal")
         ax.set_xlabel(x_label)
         ax.set_ylabel(y_label)
         ax.locator_params(nbins=5)
     if 1 < len(nights) <= 5:
-        axes[0].legend(handletextpad=0.1)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=len(nights), handletextpad=0.1)
     return figure
 
 

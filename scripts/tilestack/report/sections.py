@@ -144,7 +144,7 @@ def astrometry(record):
 
 def bge(record):
     facts = [
-        ("Model", f"{record['method']}, order {plain(record['order'])}", ""),
+        ("Model", words.BACKGROUNDS[record["method"]], f"with a polynomial of order {plain(record['order'])}"),
         ("Samples of blank sky", plain(record["n_samples"]), f"{percent(record['kept_share'])} kept"),
     ]
     for entry in record["channels"]:

@@ -141,6 +141,14 @@ METHODS = {
     "none": "not placed",
 }
 
+BACKGROUNDS = {
+    "polynomial": "polynomial",
+    "vignetting": "vignetting",
+    "lens": "fall-off of a wide lens",
+    "glow": "a light outside of the frame",
+    "rbf": "spline",
+}
+
 
 def meaning(code):
     """Plain words for a code."""
