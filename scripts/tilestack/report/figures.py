@@ -88,10 +88,10 @@ def normalization(read, frames, pictures):
     sky.set_ylabel("sky (ADU)")
     by_channel(scale, frames, "normalization", "scale", names)
     scale.set_title("Scale")
-    scale.set_ylabel("light let through (reference = 1)")
+    scale.set_ylabel("light (reference = 1)")
     by_channel(gradient, frames, "normalization", "gradient_adu", names)
     gradient.set_title("Slope of the sky")
-    gradient.set_ylabel("against the reference (ADU a side)")
+    gradient.set_ylabel("slope (ADU per side)")
     over_time(spread, frames, 100 * frames.column("normalization", "scale_error"), "Error of the scale", "error (%)")
     return figure
 
