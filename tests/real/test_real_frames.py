@@ -14,7 +14,7 @@ from astropy.wcs import WCS
 from scipy.optimize import least_squares
 
 import skycatalogue
-from browsing import browser, read_report
+from browsing import browser, read_report, read_snakemakes
 from support import REAL, Workdir
 from tilestack import geometry, inspection, lights, selection
 
@@ -338,3 +338,12 @@ def test_m94__report_in_a_browser(two_sessions):
     with browser() as driver:
         found = read_report(driver, two_sessions / "artifacts/report.html")
     assert found["numbers"]["Frames used"] == "35 of 35" and found["numbers"]["Exposure"] == "5 min 50 s"
+
+
+@pytest.mark.browser
+def test_m94__snakemakes_report_in_a_browser(workdir, two_sessions, tmp_path):
+    page, folders = tmp_path / "snakemake.html", f"input=[{M94 / 'session1'},{M94 / 'session3'}]"
+    workdir.snakemake("--config", "run_id=s13", folders, "--report", str(page))
+    assert page.stat().st_size < 8e6
+    with browser() as driver:
+        read_snakemakes(driver, page)
