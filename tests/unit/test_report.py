@@ -233,8 +233,15 @@ def test_verdict__takes_measured_efficiencies_of_this_stack_only(run):
     assert judged["eta_pt"]["kind"] == "formula" and "earlier stack" in text
 
 
+SECTIONS = (
+    "verdict compare light maps frames normalization global-metrics star-metrics registration tiles reconstruction "
+    "clusters astrometry bge pcc validation timeline cost provenance config"
+).split()
+
+
 def test_skipped_phases__have_their_reason_and_no_plot(run):
     text, _, _ = built(run, drawn=True)
+    assert [name for name in SECTIONS if f'id="{name}"' not in text] == []
     assert text.count("<b>Skipped:</b>") == 4  # clusters; astrometry, background and colours left no record
     assert words.CODES["reduced_mode"][0] in text and text.count(words.CODES["no_record"][0]) == 3
     assert 'id="figure-clusters"' not in text and 'id="figure-depth"' in text

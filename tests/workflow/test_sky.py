@@ -176,6 +176,17 @@ def test_phases__switched_off_or_without_coordinates_pass_their_image_through(fi
     assert events(work.run)[-1]["status"] == "ok" and record(work.run, "run_status")["status"] == "ok"
 
 
+def test_astrometry__that_solves_nothing_is_skipped_and_the_run_goes_on(finished, tmp_path):
+    work = continued(finished, tmp_path)
+    work.snakemake("--config", "run_id=demo", "astrometry={solvers: [astap]}")
+    found = record(work.run, "astrometry")
+    assert (found["status"], found["reason"]) == ("skipped", "no_solution")
+    assert found["tries"] and all(entry["reason"] for entry in found["tries"])
+    assert record(work.run, "pcc")["reason"] == "no_sky_coordinates" and record(work.run, "bge")["status"] == "ok"
+    assert events(work.run)[-1]["status"] == "ok" and record(work.run, "run_status")["status"] == "ok"
+    assert "no sky coordinates" in (work.run / "artifacts/report.html").read_text()
+
+
 def test_catalogue__gaia_without_a_network_falls_back_with_a_warning(finished, tmp_path, monkeypatch):
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing answers there
