@@ -116,6 +116,7 @@ def night(read, rows):
         "last": times[-1][:16].replace("T", " ") if times else None,
         "exposures": exposures[:3],
         "sessions": read["scan_input"]["sessions"],
+        "nights": len({row["night"] for row in used(rows)}),
         "colour": "colour" if read["scan_input"]["colour_mode"] == "osc" else "mono",
         "mode": read["scan_input"]["mode"],
     }
