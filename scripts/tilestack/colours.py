@@ -22,8 +22,10 @@ BAND_ROWS, HALO = 64, LOCAL_RADIUS
 
 def local_mean(values):
     """Mean of 17x17 pixels along the last two axes, of fewer at the rims."""
-    rows, columns = (np.minimum(np.arange(n), LOCAL_RADIUS) + np.minimum(np.arange(n)[::-1], LOCAL_RADIUS) + 1
-                     for n in values.shape[-2:])
+    rows, columns = (
+        np.minimum(np.arange(n), LOCAL_RADIUS) + np.minimum(np.arange(n)[::-1], LOCAL_RADIUS) + 1
+        for n in values.shape[-2:]
+    )
     return filling.box_sum(values, LOCAL_RADIUS) / (rows[:, None] * columns)
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 from numba import njit, prange
 
-
 NOTHING = np.finfo(float).tiny
 
 
