@@ -1,12 +1,11 @@
 """Colour planes from drizzled sums, and what fills in where drops are few."""
 
 import contextlib
-import itertools
 
 import numpy as np
 
 from tilestack import bayer, files, masks
-from tilestack.kernels import drizzle
+from tilestack.kernels import drizzle, filling
 from tilestack.prewarped import bands
 from tilestack.records import rounded
 from tilestack.sums import Kind, Planes, Sums, add_sessions
@@ -21,34 +20,13 @@ THIN_SHARE = 0.3
 BAND_ROWS, HALO = 64, LOCAL_RADIUS
 
 
-def box_sum(values, radius):
-    """Sum over (2 radius + 1)^2 neighbours along the last two axes; nothing beyond the rims."""
-    for axis in (-1, -2):
-        padded = np.pad(values, [(0, 0)] * (values.ndim + axis) + [(radius, radius)] + [(0, 0)] * (-1 - axis))
-        n = values.shape[axis]
-        values = sum(np.take(padded, range(k, k + n), axis) for k in range(2 * radius + 1))
-    return values
-
-
 def local_mean(values):
     """Mean of 17x17 pixels along the last two axes, of fewer at the rims."""
-    return box_sum(values, LOCAL_RADIUS) / box_sum(np.ones(values.shape[-2:]), LOCAL_RADIUS)
-
-
-def shares(weight):
-    """By how much a pixel counts itself, and its 3x3, 5x5 and 9x9 neighbours: (4, ..., h, w), of sum 1.
-
-    Each neighbourhood counts as far as its own mean weight is not thin, and leaves the rest to the next.
-    """
-    limit = np.maximum(THIN_SHARE * local_mean(weight), np.finfo(float).tiny)
-    left, result = np.ones_like(weight), []
-    for radius in (0, *RADII[:-1]):
-        mean = weight if radius == 0 else box_sum(weight, radius) / (2 * radius + 1) ** 2
-        x = np.clip(mean / limit, 0, 1)
-        own = x * x * (3 - 2 * x)
-        result.append(left * own)
-        left = left * (1 - own)
-    return np.stack([*result, left])
+    rows, columns = (
+        np.minimum(np.arange(n), LOCAL_RADIUS) + np.minimum(np.arange(n)[::-1], LOCAL_RADIUS) + 1
+        for n in values.shape[-2:]
+    )
+    return filling.box_sum(values, LOCAL_RADIUS) / (rows[:, None] * columns)
 
 
 def overlap(kernel, size):
@@ -99,8 +77,8 @@ def spread(counts, area_sum, kernel, size, area):
     most = (1 + size) ** 2 - 1
     if kernel == "point":
         return np.zeros(counts.shape)
-    drops = box_sum(area_sum, LOCAL_RADIUS) / area
-    hits = box_sum(counts.astype(float), LOCAL_RADIUS) / np.maximum(drops, np.finfo(float).tiny)
+    drops = filling.box_sum(area_sum, LOCAL_RADIUS) / area
+    hits = filling.box_sum(counts, LOCAL_RADIUS) / np.maximum(drops, np.finfo(float).tiny)
     return np.clip((hits - 1) / most, 0, 1)
 
 
@@ -125,19 +103,12 @@ def filled(sums, variance, weight, shared=None):
     sums, variance : arrays as given
     thin : (c, h, w) bool array
     """
-    share = shares(weight)
-    thin = share[0] < 1
-    if not thin.any():
-        return sums, variance, thin
-    # What a pixel counts by in each neighbourhood, and the sums of those.
-    counted = [share[k] / (2 * radius + 1) ** 2 for k, radius in enumerate((0, *RADII))]
-    result = share[0] * sums + sum(c * box_sum(sums, radius) for c, radius in zip(counted[1:], RADII, strict=True))
-    boxes = [variance, *(box_sum(variance, radius) for radius in RADII)]
-    raised, spreading = shared or (np.ones((4, 4)), 0.0)
-    noise = 0.0
-    for k, m in itertools.product(range(4), repeat=2):
-        noise = noise + counted[k] * counted[m] * (1 + (raised[k, m] - 1) * spreading) * boxes[min(k, m)]
-    return np.where(thin, result, sums), np.where(thin, noise, variance), thin
+    limit = np.maximum(THIN_SHARE * local_mean(weight), filling.NOTHING)
+    raised, spreading = shared or (np.ones((4, 4)), np.zeros(weight.shape))
+    planes = variance.reshape(-1, *weight.shape)
+    radii = np.array([0, *RADII])
+    result, noise, thin = filling.filled(sums, planes, weight, limit, radii, raised, spreading)
+    return result, noise.reshape(variance.shape), thin
 
 
 def planes_of(sums, counts, ceiling, rejected, mask, density, drop):

@@ -111,7 +111,8 @@ class Batch:
                 for k in range(n):
                     light, marks = self.light(k, band, 1)
                     kernel.mark(light, marks, band, known, self.options)
-                    found[k].append(np.argwhere(marks == kernel.REJECTED) + light.top_left)
+                    here = np.divmod(np.flatnonzero(marks == kernel.REJECTED), marks.shape[1])
+                    found[k].append(np.column_stack(here) + light.top_left)
         for k in range(n):
             mine = np.concatenate(found[k])
             if self.options["streaks"] and len(mine):

@@ -214,7 +214,7 @@ class Batch:
                 bank = np.ascontiguousarray(bank[:, inner])
                 marks = kernel.mark(pixels.stack(band), *self.frames_in(band), bank, **cut, options=self.options)
                 for k in range(n):
-                    here = np.argwhere(marks[k] == kernel.REJECTED)
+                    here = np.column_stack(np.divmod(np.flatnonzero(marks[k] == kernel.REJECTED), band[3]))
                     found[k].append(here + [band[0] - self.box[0], 0])
         for k, parts in enumerate(found):
             mine = np.concatenate(parts) if parts else np.zeros((0, 2), np.int64)

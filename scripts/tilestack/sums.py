@@ -29,35 +29,67 @@ class Sums:
         self.header, self.kind = hdus[0].header, kind
         self.planes = {name: hdus[name].data for name in (*kind.sums, *kind.counts, "N_REJECTED", "N_SATURATED")}
         self.tables = {name: np.asarray(hdus[name].data) for name in ("REJECTED", "SATURATED")}
-        self.box = (self.header["LATTY0"], self.header["LATTX0"], *self.planes["W_EVEN"].shape[-2:])
+        self.n_planes, *size = self.planes["W_EVEN"].shape
+        self.box = (self.header["LATTY0"], self.header["LATTX0"], *size)
 
-    def rows(self, band):
-        """Sums (s, planes, h, w), counts (n + 2, planes, h, w) in a band of the canvas; and of what was left out."""
-        y0, x0, h, w = band
-        planes, n_counts = len(self.planes["W_EVEN"]), len(self.kind.counts)
-        sums = np.zeros((len(self.kind.sums), planes, h, w))
-        counts = np.zeros((n_counts + 2, planes, h, w), np.int64)
-        if min(self.box[2:]) == 0:  # of a batch without usable frames
-            return sums, counts, {name: (np.zeros_like(sums), np.zeros_like(counts[:n_counts])) for name in self.tables}
-        top, bottom = max(y0, self.box[0]), min(y0 + h, self.box[0] + self.box[2])
-        out = {name: (np.zeros_like(sums), np.zeros_like(counts[:n_counts])) for name in self.tables}
-        if top >= bottom:
-            return sums, counts, out
-        here = (slice(None), slice(top - y0, bottom - y0), slice(self.box[1] - x0, self.box[1] - x0 + self.box[3]))
+    def add_to(self, sums, counts, band):
+        """Add what counts in a band of the canvas, in place.
+
+        Parameters
+        ----------
+        sums : (s, planes, h, w) float64 array
+        counts : (n + 2, planes, h, w) int64 array
+            Those of the kind, rejected and saturated samples.
+        band : (int, int, int, int)
+            y0, x0, rows, columns.
+        """
+        top, bottom = max(band[0], self.box[0]), min(band[0] + band[2], self.box[0] + self.box[2])
+        if top >= bottom or not self.box[3]:
+            return
+        x = self.box[1] - band[1]
+        here = (slice(None), slice(top - band[0], bottom - band[0]), slice(x, x + self.box[3]))
         there = (slice(None), slice(top - self.box[0], bottom - self.box[0]))
         for k, name in enumerate(self.kind.sums):
-            sums[k][here] = self.planes[name][there]
+            sums[k][here] += self.planes[name][there]
         for k, name in enumerate((*self.kind.counts, "N_REJECTED", "N_SATURATED")):
-            counts[k][here] = self.planes[name][there]
-        for name, table in self.tables.items():
-            y, x = table["ROW"] + self.box[0] - y0, table["COLUMN"] + self.box[1] - x0
-            mine = (y >= 0) & (y < h)
-            at = (table["PLANE"][mine], y[mine], x[mine])
-            for k, column in enumerate(self.kind.sums):
-                out[name][0][k][at] = table[column][mine]
-            for k, column in enumerate(self.kind.counts):
-                out[name][1][k][at] = table[column][mine]
-        return sums, counts, out
+            counts[k][here] += self.planes[name][there]
+
+    def left_out(self, name, band):
+        """What was left out in a band of the canvas.
+
+        Parameters
+        ----------
+        name : str
+            ``REJECTED`` or ``SATURATED``.
+        band : (int, int, int, int)
+
+        Returns
+        -------
+        LeftOut
+        """
+        table = self.tables[name]
+        y, x = table["ROW"] + (self.box[0] - band[0]), table["COLUMN"] + (self.box[1] - band[1])
+        mine = np.flatnonzero((y >= 0) & (y < band[2]))
+        sums = np.array([table[column][mine] for column in self.kind.sums], float)
+        counts = np.array([table[column][mine] for column in self.kind.counts], np.int64)
+        return LeftOut((table["PLANE"][mine], y[mine], x[mine]), sums, counts)
+
+
+class LeftOut:
+    """Pixels with samples that were left out: `at`, index arrays (m,) of each axis, sums (s, m) and counts (n, m)."""
+
+    def __init__(self, at, sums, counts):
+        self.at, self.sums, self.counts = at, sums, counts
+
+    def where(self, chosen):
+        """Those of a mask."""
+        mine = chosen[self.at]
+        return LeftOut(tuple(axis[mine] for axis in self.at), self.sums[:, mine], self.counts[:, mine])
+
+    def add_to(self, sums, counts):
+        """Add them to sums (s, ...) and counts (n, ...), in place."""
+        sums[:, *self.at] += self.sums
+        counts[:, *self.at] += self.counts
 
 
 class Planes:
@@ -110,38 +142,37 @@ def add_sessions(sessions, band, put_back_share):
     mask : (planes, h, w) int16 array
         ``masks.BITS``.
     """
-    kind, total = sessions[0][0].kind, None
+    kind = sessions[0][0].kind
+    n, shape = len(kind.counts), (sessions[0][0].n_planes, *band[2:])
     of_ceiling = [kind.sums.index(name) for name in kind.ceiling]
+    total, count = None, None
+    ceiling, rejected, mask = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int16)
+    clipped, n_clipped = [], np.zeros(shape, np.int64)
     for batches in sessions:
-        session = None
+        sums, counts = np.zeros((len(kind.sums), *shape)), np.zeros((n + 2, *shape), np.int64)
         for batch in batches:
-            sums, counts, out = batch.rows(band)
-            n = len(kind.counts)
-            parts = [sums, counts[:n], counts[n], *out["REJECTED"], *out["SATURATED"]]
-            session = parts if session is None else [a + b for a, b in zip(session, parts, strict=True)]
-        sums, counts, rejected, lost, n_lost, clipped, n_clipped = session
-        seen = counts.sum(0) + rejected
-        differs = (rejected > put_back_share * seen) & (seen >= FEWEST_DIFFERING)
-        ceiling = sums[of_ceiling].sum(0) + lost[of_ceiling].sum(0)
-        sums = sums + np.where(differs, lost, 0.0)
-        counts = counts + np.where(differs, n_lost, 0)
-        rejected = np.where(differs, 0, rejected)
-        parts = [sums, counts, ceiling, rejected, differs.astype(np.int16) * masks.DIFFERS, clipped, n_clipped]
-        if total is None:
-            total = parts
-        else:
-            merged = total[4] | parts[4]
-            total = [a + b for a, b in zip(total, parts, strict=True)]
-            total[4] = merged
-    sums, counts, ceiling, rejected, mask, clipped, n_clipped = total
+            batch.add_to(sums, counts, band)
+        kept, lost = counts[:n], [batch.left_out("REJECTED", band) for batch in batches]
+        seen = kept.sum(0) + counts[n]
+        differs = (counts[n] > put_back_share * seen) & (seen >= FEWEST_DIFFERING)
+        ceiling += sums[of_ceiling].sum(0)
+        for part in lost:
+            ceiling[part.at] += part.sums[of_ceiling].sum(0)
+            part.where(differs).add_to(sums, kept)
+        total, count = (sums, kept) if total is None else (total + sums, count + kept)
+        rejected += np.where(differs, 0, counts[n])
+        mask |= differs.astype(np.int16) * masks.DIFFERS
+        n_clipped += counts[n + 1]
+        clipped += [batch.left_out("SATURATED", band) for batch in batches]
     # Saturated samples count only where there is nothing else.
-    bare = (counts.sum(0) == 0) & (n_clipped.sum(0) > 0)
-    sums = sums + np.where(bare, clipped, 0.0)
-    ceiling = ceiling + np.where(bare, clipped[of_ceiling].sum(0), 0.0)
-    counts = counts + np.where(bare, n_clipped, 0)
-    mask = mask | bare.astype(np.int16) * masks.SATURATED
-    mask = mask | (counts.sum(0) == 0).astype(np.int16) * masks.NO_DATA
-    return sums, counts, ceiling, rejected, mask
+    bare = (count.sum(0) == 0) & (n_clipped > 0)
+    for part in clipped:
+        alone = part.where(bare)
+        alone.add_to(total, count)
+        ceiling[alone.at] += alone.sums[of_ceiling].sum(0)
+    mask |= bare.astype(np.int16) * masks.SATURATED
+    mask |= (count.sum(0) == 0).astype(np.int16) * masks.NO_DATA
+    return total, count, ceiling, rejected, mask
 
 
 def planes_of(sums, counts, ceiling, rejected, mask):

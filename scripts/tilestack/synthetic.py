@@ -73,27 +73,35 @@ class Session:
         """
         shape = (len(self.clusters), self.n_channels, *band[2:])
         n_counts = len(self.kind.counts)
-        kept, lost, clipped = (np.zeros((len(self.kind.sums), *shape)) for _ in range(PARTS))
-        n, n_lost, n_clipped, rejected = (np.zeros(shape, np.int64) for _ in range(4))
+        kept, n = np.zeros((len(self.kind.sums), *shape)), np.zeros((n_counts, *shape), np.int64)
+        rejected, n_clipped = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        lost, clipped = [], []
         for names, batch in self.batches:
             mine = [self.clusters.index(name) for name in names]
-            values, counts, out = batch.rows(band)
             apart = (len(names), self.n_channels, *band[2:])
-            n[mine] += counts[:n_counts].sum(0).reshape(apart)
-            rejected[mine] += counts[n_counts].reshape(apart)
+            planes = (len(names) * self.n_channels, *band[2:])
+            values, counts = np.zeros((len(self.kind.sums), *planes)), np.zeros((n_counts + 2, *planes), np.int64)
+            batch.add_to(values, counts, band)
+            counts = counts.reshape(-1, *apart)
             kept[:, mine] += values.reshape(-1, *apart)
-            for name, total, count in (("REJECTED", lost, n_lost), ("SATURATED", clipped, n_clipped)):
-                total[:, mine] += out[name][0].reshape(-1, *apart)
-                count[mine] += out[name][1].sum(0).reshape(apart)
+            n[:, mine] += counts[:n_counts]
+            rejected[mine] += counts[n_counts]
+            n_clipped[mine] += counts[n_counts + 1]
+            for name, parts in (("REJECTED", lost), ("SATURATED", clipped)):
+                part = batch.left_out(name, band)
+                plane, *place = part.at
+                at = (np.array(mine)[plane // self.n_channels], plane % self.n_channels, *place)
+                parts.append(sums.LeftOut(at, part.sums, part.counts))
         all_rejected = rejected.sum(0)
-        seen = n.sum(0) + all_rejected
+        seen = n.sum((0, 1)) + all_rejected
         differs = (all_rejected > self.put_back_share * seen) & (seen >= sums.FEWEST_DIFFERING)
-        kept += np.where(differs, lost, 0.0)
-        n += np.where(differs, n_lost, 0)
+        for part in lost:
+            part.where(np.broadcast_to(differs, shape)).add_to(kept, n)
         rejected[:, differs] = 0
-        bare = (n.sum(0) == 0) & (n_clipped.sum(0) > 0)
-        kept += np.where(bare, clipped, 0.0)
-        n += np.where(bare, n_clipped, 0)
+        bare = (n.sum((0, 1)) == 0) & (n_clipped.sum(0) > 0)
+        for part in clipped:
+            part.where(np.broadcast_to(bare, shape)).add_to(kept, n)
+        n = n.sum(0)
         mask = differs * masks.DIFFERS + bare * masks.SATURATED
         values = dict(zip(self.kind.sums, kept, strict=True))
         return Frames(values, n, rejected, bare & (n > 0), mask.astype(np.int16))

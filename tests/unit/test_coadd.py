@@ -375,16 +375,23 @@ class Batch:
     """Stands in for the partial sums of a batch that covers the whole band."""
 
     def __init__(self, kept, lost, clipped, n_kept, n_lost, n_clipped):
-        self.kind = added.MOSAIC
-        self.parts = kept, lost, clipped, n_kept, n_lost, n_clipped
+        self.kind, self.n_planes = added.MOSAIC, 1
+        self.kept, self.n_kept = kept, n_kept
+        self.others = {"REJECTED": (lost, n_lost), "SATURATED": (clipped, n_clipped)}
 
-    def rows(self, band):
-        kept, lost, clipped, n_kept, n_lost, n_clipped = self.parts
-        shape = (1, *band[2:])
-        sums = [np.full((len(coadd.SUMS), *shape), value, float) for value in (kept, lost, clipped)]
-        pairs = [np.stack([np.full(shape, n // 2), np.full(shape, n - n // 2)]) for n in (n_kept, n_lost, n_clipped)]
-        counts = np.concatenate([pairs[0], pairs[1].sum(0)[None], pairs[2].sum(0)[None]])
-        return sums[0], counts, {"REJECTED": (sums[1], pairs[1]), "SATURATED": (sums[2], pairs[2])}
+    def add_to(self, sums, counts, band):
+        sums += self.kept
+        counts += np.reshape([*halves(self.n_kept), *(n for _, n in self.others.values())], (4, 1, 1, 1))
+
+    def left_out(self, name, band):
+        value, n = self.others[name]
+        at = tuple(axis.ravel() for axis in np.indices((1, *band[2:])))
+        counts = np.repeat(halves(n), len(at[0])).reshape(2, -1)
+        return added.LeftOut(at, np.full((len(coadd.SUMS), len(at[0])), float(value)), counts)
+
+
+def halves(n):
+    return n // 2, n - n // 2
 
 
 @pytest.mark.parametrize(

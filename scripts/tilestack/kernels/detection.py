@@ -410,41 +410,64 @@ def defects(image, cell, noise, kappa, isolation=0.12):
 def _defects(image, cell, noise, kappa, isolation):
     h, w = image.shape
     step = 2 if cell.max() > 0 else 1
-    found = np.zeros((h, w), np.bool_)
-    ring = np.empty(8)
+    found, busy = np.zeros((h, w), np.bool_), np.zeros(h, np.bool_)
+    ring, far = np.empty(8), np.empty(w, np.bool_)
+    limits = np.empty((2, w), np.float32)
+    for x in range(w):
+        limits[0, x], limits[1, x] = kappa * noise[cell[0, x % 2]] / 2, kappa * noise[cell[1, x % 2]] / 2
+    half = np.float32(0.5)
     for y in range(h):
+        # Most pixels leave here, in a loop without branches: compare with two neighbours before sorting eight.
+        line, limit = image[y], limits[y % 2]
+        for x in range(step, w - step):
+            far[x] = abs(line[x] - half * (line[x - step] + line[x + step])) > limit[x]
+        for k in range(step):
+            far[k] = abs(line[k] - line[k + step]) > limit[k]
+            far[w - 1 - k] = abs(line[w - 1 - k] - line[w - 1 - k - step]) > limit[w - 1 - k]
         for x in range(w):
-            # Most pixels leave here: compare with two neighbours before sorting eight.
-            left, right = (x - step if x >= step else x + step), (x + step if x + step < w else x - step)
-            middle = (image[y, left] + image[y, right]) / 2
-            if abs(image[y, x] - middle) > kappa * noise[cell[y % 2, x % 2]] / 2:
-                found[y, x] = _stands_alone(image, cell, noise, kappa, isolation, step, found, y, x, ring)
+            if far[x] and _stands_alone(image, cell, noise, kappa, isolation, step, found, y, x, ring):
+                found[y, x] = busy[y] = True
     # Once more beside those, which no longer count: of two neighbours the first may have hidden the second.
-    for y, x in np.argwhere(found):
+    for y, x in _points(found, busy):
         for j in range(max(y - step, 0), min(y + step + 1, h)):
             for i in range(max(x - step, 0), min(x + step + 1, w)):
-                if not found[j, i]:
-                    found[j, i] = _stands_alone(image, cell, noise, kappa, isolation, step, found, j, i, ring)
-    return np.argwhere(found)
+                if not found[j, i] and _stands_alone(image, cell, noise, kappa, isolation, step, found, j, i, ring):
+                    found[j, i] = busy[j] = True
+    return _points(found, busy)
+
+
+@njit
+def _points(found, busy):
+    """Row and column of what is found, in the rows that have any: (n, 2), in row order."""
+    rows = np.flatnonzero(busy)
+    points = np.empty((found[rows].sum(), 2), np.int64)
+    n = 0
+    for y in rows:
+        for x in range(found.shape[1]):
+            if found[y, x]:
+                points[n, 0], points[n, 1] = y, x
+                n += 1
+    return points
 
 
 @njit(fastmath={"contract"})
 def _stands_alone(image, cell, noise, kappa, isolation, step, found, y, x, ring):
     h, w = image.shape
     value, limit = image[y, x], kappa * noise[cell[y % 2, x % 2]]
-    n = 0
+    n, low, high = 0, np.inf, -np.inf
     for j in range(y - step, y + step + 1, step):
         for i in range(x - step, x + step + 1, step):
             if (j != y or i != x) and 0 <= j < h and 0 <= i < w and not found[j, i]:
                 ring[n] = image[j, i]
+                low, high = min(low, ring[n]), max(high, ring[n])
                 n += 1
-    if n < 3:
+    sign = 1.0 if value > high else -1.0
+    height = value - high if sign > 0 else low - value
+    if n < 3 or not height > limit / 2:
         return False
     ring[:n].sort()
-    sign = 1.0 if value > ring[n - 1] else -1.0
-    height = value - ring[n - 1] if sign > 0 else ring[0] - value
     middle = (ring[(n - 1) // 2] + ring[n // 2]) / 2
-    if not (height > limit / 2 and abs(value - middle) > limit):
+    if not abs(value - middle) > limit:
         return False
     allowed, restless, hot = isolation * abs(value - middle), 0, 0
     for m in range(4):

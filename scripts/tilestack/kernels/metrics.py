@@ -75,42 +75,63 @@ def structure_sums(codes, scale, template, cell, box, tiles, tile, stride, step)
     """
     if codes.shape != template.shape or codes.shape != tuple(box[2:]):
         raise ValueError(f"need equal shapes, got {codes.shape}, {template.shape} and box {box}")
+    values = np.full(codes.shape, np.nan, np.float32)
+    _small_structure(codes, float(scale), step, values)
     sums = np.zeros((4, cell.max() + 1, *tiles[2:]))
-    _structure_sums(codes, float(scale), template, cell, *box[:2], *tiles[:2], tile, stride, step, sums)
+    _structure_sums(values, template, cell, *box[:2], *tiles[:2], tile, stride, step, sums)
     return sums
 
 
+# A code counts from 0 on, and a pixel without a value by a bit that no sum of nine codes reaches.
+LOWEST, NO_VALUE = 32768, 1 << 20
+
+
 @njit(cache=True, parallel=True, fastmath={"contract"})
-def _structure_sums(codes, scale, template, cell, y0, x0, j0, i0, tile, stride, step, sums):
+def _small_structure(codes, scale, step, out):
+    """Band-pass of codes, exact in integers: NaN where a pixel that it takes has no value."""
     h, w = codes.shape
-    _, _, ny, nx = sums.shape
     far = 3 * step
+    for y in prange(far, h - far):
+        own, inner, outer = np.empty(w, np.int32), np.empty(w, np.int32), np.empty(w, np.int32)
+        for x in range(w):
+            own[x] = _coded(codes[y, x])
+            inner[x] = _coded(codes[y - step, x]) + own[x] + _coded(codes[y + step, x])
+            outer[x] = _coded(codes[y - far, x]) + own[x] + _coded(codes[y + far, x])
+        line = out[y]
+        for x in range(far, w - far):
+            nine = inner[x - step] + inner[x] + inner[x + step]
+            eight = outer[x - far] + outer[x] + outer[x + far] - own[x]
+            value = scale * ((nine - 9 * LOWEST) / 9 - (eight - 8 * LOWEST) / 8)
+            line[x] = value if nine < NO_VALUE and eight < NO_VALUE else np.nan
+
+
+@njit
+def _coded(code):
+    return np.int32(code) + np.int32(LOWEST) + np.int32(NO_VALUE if code == NO_DATA or code == SATURATED else 0)
+
+
+@njit(cache=True, parallel=True, fastmath={"contract"})
+def _structure_sums(values, template, cell, y0, x0, j0, i0, tile, stride, step, sums):
+    h, w = values.shape
+    _, _, ny, nx = sums.shape
     for job in prange(ny * nx):
         j, i = job // nx, job % nx
         bottom = (j0 + j) * stride + (stride - tile) // 2 - y0
         left = (i0 + i) * stride + (stride - tile) // 2 - x0
-        for y in range(max(bottom, far), min(bottom + tile, h - far)):
-            for x in range(max(left, far), min(left + tile, w - far)):
-                target = template[y, x]
-                if np.isnan(target):
-                    continue
-                inner, outer, good = 0, 0, True
-                for dy in range(-step, step + 1, step):
-                    for dx in range(-step, step + 1, step):
-                        code = codes[y + dy, x + dx]
-                        good &= code != NO_DATA and code != SATURATED
-                        inner += code
-                for dy in range(-far, far + 1, far):
-                    for dx in range(-far, far + 1, far):
-                        if dy != 0 or dx != 0:
-                            code = codes[y + dy, x + dx]
-                            good &= code != NO_DATA and code != SATURATED
-                            outer += code
-                if not good:
-                    continue
-                value = scale * (inner / 9 - outer / 8)
-                c = cell[(y0 + y) % 2, (x0 + x) % 2]
-                sums[0, c, j, i] += 1
-                sums[1, c, j, i] += value * target
-                sums[2, c, j, i] += target * target
-                sums[3, c, j, i] += value * value
+        right = min(left + tile, w)
+        left = max(left, 0)
+        for y in range(max(bottom, 0), min(bottom + tile, h)):
+            for first in range(left, min(left + step, right)):
+                n, cross, power, own = 0, 0.0, 0.0, 0.0
+                for x in range(first, right, step):
+                    value, target = np.float64(values[y, x]), np.float64(template[y, x])
+                    if not np.isnan(value * target):
+                        n += 1
+                        cross += value * target
+                        power += target * target
+                        own += value * value
+                c = cell[(y0 + y) % 2, (x0 + first) % 2]
+                sums[0, c, j, i] += n
+                sums[1, c, j, i] += cross
+                sums[2, c, j, i] += power
+                sums[3, c, j, i] += own

@@ -10,6 +10,8 @@ N_PHASES = 1024
 TAPS = 6
 # Values behind the median of a mesh cell; its error is then 1.25 / sqrt(2000) of the pixel noise.
 CELL_SAMPLE = 2000
+# Those behind a median from which clipping starts.
+START_SAMPLE = 256
 # Pixels of a pair for the noise of resampled pixels: farther apart than interpolation reaches.
 FAR_PX = 8
 # Standard deviation of a normal distribution that is cut off at 3 sigma.
@@ -478,15 +480,12 @@ def _sky_mesh(image, cell, step, y0, x0, mesh, first_y, first_x, level, noise):
             # Every so many pixels of the channel along a row, so that the sample is spread over the cell.
             stride = max(1, full // CELL_SAMPLE)
             values, differences = np.empty(2 * CELL_SAMPLE), np.empty(2 * CELL_SAMPLE)
-            n, n_pairs, count, seen = 0, 0, 0, 0
+            n, n_pairs, seen = 0, 0, 0
             for y in range(bottom, top):
-                for x in range(left, right):
-                    if cell[(y0 + y) % 2, (x0 + x) % 2] != c:
-                        continue
-                    seen += 1
-                    if seen % stride:
-                        continue
-                    count += 1
+                first = _first_of(cell[(y0 + y) % 2], x0 + left, step, c)
+                if first < 0:
+                    continue
+                for x in range(left + first + (stride - 1 - seen % stride) * step, right, stride * step):
                     value = image[y, x]
                     if np.isnan(value) or n >= len(values):
                         continue
@@ -495,10 +494,26 @@ def _sky_mesh(image, cell, step, y0, x0, mesh, first_y, first_x, level, noise):
                     if x + FAR_PX < right and not np.isnan(image[y, x + FAR_PX]):
                         differences[n_pairs] = abs(value - image[y, x + FAR_PX])
                         n_pairs += 1
+                seen += (right - left - first + step - 1) // step
             if n * stride < 0.25 * full or n < 16 or n_pairs < 8:
                 continue
             noise[c, j, i] = _spread(differences[:n_pairs]) / math.sqrt(2.0)
             level[c, j, i] = _clipped_mean(values[:n])
+
+
+@njit
+def _first_of(phases, x, step, c):
+    """How far from column x the first pixel of a channel is in a row of these phases; -1 where it has none."""
+    for k in range(step):
+        if phases[(x + k) % 2] == c:
+            return k
+    return -1
+
+
+@njit
+def _rough_median(values):
+    """Median of at most START_SAMPLE of the values, evenly spread: enough to start from."""
+    return np.median(values[:: max(1, len(values) // START_SAMPLE)])
 
 
 @njit(fastmath={"contract"})
@@ -507,7 +522,7 @@ def _spread(differences):
 
     A median would do, but where the converter has coarse steps it jumps from step to step; a mean does not.
     """
-    spread = 1.4826 * np.median(differences)
+    spread = 1.4826 * _rough_median(differences)
     for _ in range(4):
         total, count = 0.0, 0
         for k in range(len(differences)):
@@ -522,9 +537,9 @@ def _spread(differences):
 
 @njit(fastmath={"contract"})
 def _clipped_mean(values):
-    """Mean of the values within 3 sigma of it, from a start at the median; reorders nothing."""
-    centre = np.median(values)
-    spread = 1.4826 * np.median(np.abs(values - centre))
+    """Mean of the values within 3 sigma of it, from a start at their median."""
+    centre = _rough_median(values)
+    spread = 1.4826 * _rough_median(np.abs(values - centre))
     for _ in range(8):
         total, square, count = 0.0, 0.0, 0
         for k in range(len(values)):
@@ -589,19 +604,18 @@ def _noise_mesh(raw, cell, step, mesh, noise):
             differences, sums = np.empty(4 * CELL_SAMPLE), np.empty(4 * CELL_SAMPLE)
             n, seen = 0, 0
             for y in range(bottom, top):
-                for x in range(left, right - step):
-                    if cell[y % 2, x % 2] != c:
-                        continue
-                    seen += 1
-                    if seen % stride or n >= len(differences):
-                        continue
+                first = _first_of(cell[y % 2], left, step, c)
+                if first < 0:
+                    continue
+                for x in range(left + first + (stride - 1 - seen % stride) * step, right - step, stride * step):
                     difference = raw[y, x] - raw[y, x + step]
-                    if not np.isnan(difference):
+                    if n < len(differences) and not np.isnan(difference):
                         differences[n] = abs(difference)
                         sums[n] = raw[y, x] + raw[y, x + step]
                         n += 1
+                seen += (right - step - left - first + step - 1) // step
             if n >= 16:
-                middle, reach = np.median(sums[:n]), _spread(differences[:n])
+                middle, reach = _rough_median(sums[:n]), _spread(differences[:n])
                 kept = 0
                 for k in range(n):
                     if abs(sums[k] - middle) <= reach:
