@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""Time whole runs on simulated series, beside Siril (where installed) and seiza on the same files: prints the tables of
+docs/benchmarks.md.
+
+python tests/benchmarks/speed.py                   (from the repository, about an hour; --series for one of them)
+
+A run goes up to and including DEBAYER, with Snakemake and all processes; kernels are compiled by a small run before.
+Memory is the sum over all processes at one time of what they hold alone and their share of what they share.
+"""
+
+import argparse
+import collections
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+SERIES = {
+    "colour60": ("60 x 1080 x 1920 colour", {"n_frames": 60, "height_px": 1080, "width_px": 1920, "seed": 3}),
+    "colour200": ("200 x 1080 x 1920 colour", {"n_frames": 200, "height_px": 1080, "width_px": 1920, "seed": 3}),
+    "tiny": ("10 x 360 x 480 colour", {"n_frames": 10, "height_px": 360, "width_px": 480}),
+    "mono60": ("60 x 4000 x 6000 mono", {"n_frames": 60, "height_px": 4000, "width_px": 6000, "seed": 4, "mono": None}),
+}
+SIRIL = """requires 1.0.0
+cd {lights}
+convert light {debayer} -out={out}
+cd {out}
+register light_
+stack r_light_ rej w 3 3 -norm=addscale -out=result
+"""
+SEIZA = "import pathlib, sys, seiza; seiza.stack_fits(sorted(map(str, pathlib.Path(sys.argv[1]).glob('*.fits'))), sys.argv[2])"
+
+Cost = collections.namedtuple("Cost", "cpu_s wall_s memory_gb written_gb")
+
+
+def measured(command, folder, **options):
+    """Cost of a command and all of its processes; what it wrote is what it leaves in a folder."""
+    start = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options)
+    most, over = [0], threading.Event()
+    watch = threading.Thread(target=_watch, args=(process.pid, most, over))
+    watch.start()
+    lines = collections.deque(process.stderr, maxlen=30)
+    _, status, usage = os.wait4(process.pid, 0)
+    over.set()
+    watch.join()
+    if status:
+        raise SystemExit(f"{command} failed:\n{''.join(lines)}")
+    written = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    return Cost(usage.ru_utime + usage.ru_stime, time.monotonic() - start, most[0] / 1e9, written / 1e9)
+
+
+def _watch(pid, most, over):
+    while not over.wait(0.3):
+        total = 0
+        try:
+            tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        except psutil.NoSuchProcess:
+            continue
+        for process in tree:
+            try:
+                total += process.memory_full_info().pss
+            except psutil.Error:  # it has ended meanwhile
+                continue
+        most[0] = max(most[0], total)
+
+
+def run(lights, folder, cores):
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
+    command += ["--cores", str(cores), "--config", "run_id=speed", f"input={lights}", "--until", "debayer"]
+    return measured(command, folder)
+
+
+def siril(lights, folder, mono):
+    script = Path(folder, "stack.ssf")
+    script.write_text(SIRIL.format(lights=lights, out=folder, debayer="" if mono else "-debayer"))
+    return measured(["siril-cli" if shutil.which("siril-cli") else "siril", "-s", script], folder, cwd=folder)
+
+
+def seiza(lights, folder, mono):
+    return measured([sys.executable, "-c", SEIZA, lights, Path(folder, "result.fits")], folder)
+
+
+def phases(folder):
+    """CPU seconds and largest memory by rule, from what Snakemake noted: (rule, jobs, CPU s, MB)."""
+    rules = collections.defaultdict(list)
+    for path in Path(folder, "runs/speed/benchmarks").rglob("*.tsv"):
+        with path.open() as stream:
+            row = next(csv.DictReader(stream, delimiter="\t"))
+        rule = path.relative_to(Path(folder, "runs/speed/benchmarks")).parts[0].removesuffix(".tsv")
+        cpu, memory = (float(row[key]) if row[key] not in ("NA", "-") else 0.0 for key in ("cpu_time", "max_pss"))
+        rules[rule].append((cpu, memory))
+    rows = [(rule, len(jobs), sum(j[0] for j in jobs), max(j[1] for j in jobs)) for rule, jobs in rules.items()]
+    return sorted(rows, key=lambda row: -row[2])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--series", nargs="*", choices=SERIES, default=list(SERIES))
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="for lights and runs; by default a temporary one")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder, prefix="speed") as scratch:
+        scratch = Path(scratch)
+        run(simulated(scratch, "small", {"n_frames": 10, "height_px": 360, "width_px": 480}), scratch / "warm", 2)
+        run(
+            simulated(scratch, "mono", {"n_frames": 10, "height_px": 360, "width_px": 480, "mono": None}),
+            scratch / "w",
+            2,
+        )
+        for name in given.series:
+            compare(scratch, name, given.rounds, given.cores)
+
+
+def simulated(scratch, name, options):
+    lights = scratch / name
+    words = [
+        word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", value) if word is not None
+    ]
+    subprocess.run([sys.executable, ROOT / "scripts/simulate_lights.py", lights, *map(str, words)], check=True)
+    return lights
+
+
+def compare(scratch, name, rounds, cores):
+    title, options = SERIES[name]
+    lights, mono = simulated(scratch, name, options), "mono" in options
+    workers = {
+        "Tilestack": lambda folder: run(lights, folder, cores),
+        "seiza": lambda folder: seiza(lights, folder, mono),
+    }
+    if shutil.which("siril") or shutil.which("siril-cli"):
+        workers["Siril"] = lambda folder: siril(lights, folder, mono)
+    costs, rows = collections.defaultdict(list), []
+    for _ in range(rounds):
+        for worker, work in workers.items():
+            folder = scratch / "run"
+            folder.mkdir()
+            costs[worker].append(work(folder))
+            rows = phases(folder) if worker == "Tilestack" else rows
+            shutil.rmtree(folder)
+    shutil.rmtree(lights)
+    best = {worker: Cost(*map(min, zip(*found, strict=True))) for worker, found in costs.items()}
+    print(f"\n{title}, {rounds} rounds by turns, the least of each:\n")
+    print("| | CPU s | of it | wall s | of it | memory GB | written GB |\n|---|---|---|---|---|---|---|")
+    for worker, cost in best.items():
+        cpu, wall = (getattr(best["Tilestack"], key) / getattr(cost, key) for key in ("cpu_s", "wall_s"))
+        print(
+            f"| {worker} | {cost.cpu_s:.1f} | {cpu:.2f} | {cost.wall_s:.1f} | {wall:.2f} | {cost.memory_gb:.2f} "
+            f"| {cost.written_gb:.2f} |"
+        )
+    print("\n| rule | jobs | CPU s | MB |\n|---|---|---|---|")
+    for rule, n, cpu, memory in rows:
+        print(f"| {rule} | {n} | {cpu:.1f} | {memory:.0f} |")
+    rest = best["Tilestack"].cpu_s - sum(row[2] for row in rows)
+    print(f"| Snakemake and starts of processes | {sum(row[1] for row in rows)} | {rest:.1f} | |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
