@@ -36,7 +36,8 @@ cd {out}
 register light_
 stack r_light_ rej w 3 3 -norm=addscale -out=result
 """
-SEIZA = "import pathlib, sys, seiza; seiza.stack_fits(sorted(map(str, pathlib.Path(sys.argv[1]).glob('*.fits'))), sys.argv[2])"
+SEIZA = """import pathlib, sys, seiza
+seiza.stack_fits(sorted(map(str, pathlib.Path(sys.argv[1]).glob("*.fits"))), sys.argv[2])"""
 
 Cost = collections.namedtuple("Cost", "cpu_s wall_s memory_gb written_gb")
 

@@ -6,14 +6,18 @@ import shutil
 import jsonschema
 import numpy as np
 import pytest
+import validation
 import yaml
 from astropy.io import fits
+from scipy import ndimage
 
 from support import ROOT, Workdir, events, pixels, record, same_bits, simulate, stamps
 from tilestack import files
 
 NIGHT = ["--mono", "--n-frames", "18", "--state-frames", "6", "--fwhm-px", "3", "--cloud-share", "0", "--no-rotation"]
 FULL = "assumptions={frames_reduced_threshold: 18}"
+# Small enough that the pattern of tiles shows in small frames.
+TILES = "tile={size_factor: 16, min_px: 32}"
 # What all nights are added up to, and so is made again with a new one.
 ADDED_UP = ("reconstruction.fits", "drizzled.fits")
 ADDED_UP += ("synthetic_stack.fits", "synthetic_stack_drizzled.fits", "synthetic_stack.json")
@@ -25,7 +29,7 @@ def full(tmp_path_factory):
     work = Workdir(tmp_path_factory.mktemp("full"))
     for name, seed in (("night1", "51"), ("night2", "52")):
         simulate(work.root / name, *NIGHT, "--seed", seed)
-    work.snakemake("--config", "run_id=t", "input=[night1]", FULL)
+    work.snakemake("--config", "run_id=t", "input=[night1]", FULL, TILES)
     work.run = work.root / "runs/t"
     return work
 
@@ -78,7 +82,7 @@ def test_full_mode__new_night_runs_no_pixel_pass_of_the_old_one_and_gives_the_bi
     found = record(lent.run, "state_clustering")
     assert [s["session"] for s in found["sessions"]] == ["01_night1", "02_night2"]
     assert all(s["n_clusters"] >= 2 for s in found["sessions"]) and len(found["frames"]) == 36
-    lent.snakemake("--config", "run_id=once", "input=[night1,night2]", FULL, cores=1)
+    lent.snakemake("--config", "run_id=once", "input=[night1,night2]", FULL, TILES, cores=1)
     assert same_bits(pixels(lent.run), pixels(lent.root / "runs/once"))
     one, other = (planes(lent.root / f"runs/{r}/work/synthetic/02_night2.fits") for r in ("t", "once"))
     assert same_bits(one, other)
@@ -143,6 +147,49 @@ def test_validation__a_fault_ends_as_validation_failed_and_with_strict_as_an_err
         assert (lent.run / product["path"]).stat().st_size == product["bytes"]
     lent.snakemake("--config", "run_id=t", "validation={strict: false}")
     assert lent.settled("--config", "run_id=t")
+
+
+def noise(image, deviation, stride):
+    return image + np.random.default_rng(3).normal(size=image.shape) * deviation
+
+
+def lattice(image, deviation, stride):
+    y, x = np.indices(image.shape)
+    return image + 2 * deviation * np.cos(2 * np.pi * y / stride) * np.cos(2 * np.pi * x / stride)
+
+
+def blur(image, deviation, stride):
+    return ndimage.gaussian_filter(image, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("fault", "failed"),
+    [
+        (None, set()),
+        (noise, {"background_rms"}),
+        (lattice, {"tile_lattice"}),
+        (blur, {"fwhm_of_frames", "fwhm_of_plain_mean"}),
+    ],
+)
+def test_validation__each_planted_fault_fails_its_own_checks_and_no_other(full, tmp_path, fault, failed):
+    unsolved, image = full.run / "outputs/unsolved", tmp_path / "stacked.fits"
+    shutil.copy(unsolved / "stacked.fits", image)
+    if fault:
+        with fits.open(image, mode="update") as hdus:
+            clean, deviation = hdus[0].data.astype(float), np.sqrt(hdus["VAR"].data)
+            known = np.isfinite(clean)
+            filled = [np.where(known, plane, np.nanmedian(plane)) for plane in (clean, deviation)]
+            planted = fault(*filled, record(full.run, "tile_grid")["stride_px"])
+            hdus[0].data = np.where(known, planted, np.nan).astype(np.float32)
+    planes = ("even", "odd", "plain_mean")
+    paths = {"stacked": image, "rgb": unsolved / "stacked_rgb.fits"}
+    paths |= {f"{name}{end}": unsolved / f"planes/{name}{end}.fits" for name in planes for end in ("", "_rgb")}
+    names = {"reconstruction": "tile_reconstruction", "grid": "tile_grid"}
+    for key in ("global_metrics", "registration", "reconstruction", "grid", "debayer"):
+        paths[key] = full.run / f"artifacts/{names.get(key, key)}.json"
+    validation.validate(paths, tmp_path / "validation.json")
+    checks = json.loads((tmp_path / "validation.json").read_text())["checks"]
+    assert {check["name"] for check in checks if not check["ok"]} == failed
 
 
 def lights(folder, n):
