@@ -35,9 +35,10 @@ slurm: .venv/ready
 docs: .venv/ready
 	$(BIN)/python docs/make_configuration.py > docs/configuration.md
 
-# Registration on made-up lists and frames, speed of its parts; some ten minutes.
+# Registration on made-up lists and frames; whole runs on three series beside the peers. An hour or two.
 benchmark: .venv/ready
 	$(BIN)/python tests/benchmarks/registration.py
+	$(BIN)/python tests/benchmarks/speed.py
 
 # Efficiency, photometry, seams and rejection against simulated truth at full size; hours.
 acceptance: .venv/ready

@@ -105,7 +105,7 @@ def phases(folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--series", nargs="*", choices=SERIES, default=list(SERIES))
+    parser.add_argument("--series", nargs="*", choices=SERIES, default=[name for name in SERIES if name != "tiny"])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="for lights and runs; by default a temporary one")
