@@ -136,11 +136,30 @@ def lock_run():
     stream = open(Path(RUN, ".lock"), "a")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         raise WorkflowError(f"run {RUN_ID} is being processed by another snakemake: wait for it, or use another run_id")
+    except OSError as error:
+        raise WorkflowError(f"{RUN} lies on a file system that cannot lock files ({error}): use another --directory")
     if AS_READ != {path: path.read_text() if path.exists() else "" for path in AS_READ}:
         raise WorkflowError(f"run {RUN_ID} was changed by another snakemake during the start: start again")
     return stream
+
+
+def wait_for_jobs():
+    """Wait until the jobs of a killed start have ended: each holds a shared lock (job.py), and might still write."""
+    with open(Path(RUN, ".jobs"), "a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{RUN_ID} waits for jobs of the start before, which was killed", file=sys.stderr, flush=True)
+            fcntl.flock(stream, fcntl.LOCK_EX)
+
+
+def sweep():
+    """Delete what killed jobs left half-written; no job of this run is alive."""
+    for path in Path(RUN).rglob("*.tmp"):
+        if re.fullmatch(r".+\.[0-9]+\.tmp", path.name):
+            path.unlink()
 
 
 def replace(path, text):
@@ -154,6 +173,13 @@ onstart:
     global LOCK, TIMELINE
     EVENTS.parent.mkdir(parents=True, exist_ok=True)
     LOCK = lock_run()  # global: closing the file would drop the lock
+    # Jobs inherit the name of their start, also through Slurm; job.py ends those that a killed one left in a queue.
+    os.environ["TILESTACK_START"] = f"{os.uname().nodename} {os.getpid()} {time.time()}"
+    LOCK.truncate(0)
+    LOCK.write(os.environ["TILESTACK_START"])
+    LOCK.flush()
+    wait_for_jobs()
+    sweep()
     if CONFIG_CHANGED:
         if RECORDED:
             revisions = len(list(SNAPSHOT.parent.glob("config.*.yaml")))

@@ -6,21 +6,11 @@ import os
 import numpy as np
 from astropy.io import fits
 
+from tilestack.records import replacing
+
 BLOCK = 2880
 # Bytes that are written at once where the file system cannot reserve them.
 ZEROS = 1 << 24
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """A temporary path in the same folder, moved to `path` when all went well, removed when not."""
-    draft = f"{path}.{os.getpid()}.tmp"
-    try:
-        yield draft
-        os.replace(draft, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft)
 
 
 class Writer:
@@ -39,16 +29,16 @@ class Writer:
         self.path, self.cards = path, cards
 
     def __enter__(self):
-        self._context = replacing(self.path)
-        self._stream = open(self._context.__enter__(), "wb")
-        primary = fits.PrimaryHDU()
-        primary.header.update(checked(self.cards))
-        self._stream.write(primary.header.tostring().encode())
+        with contextlib.ExitStack() as stack:
+            self._stream = stack.enter_context(open(stack.enter_context(replacing(self.path)), "wb"))
+            primary = fits.PrimaryHDU()
+            primary.header.update(checked(self.cards))
+            self._stream.write(primary.header.tostring().encode())
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, *error):
-        self._stream.close()
-        self._context.__exit__(*error)
+        self._open.__exit__(*error)
 
     def reserve(self, name, shape, dtype, cards=()):
         """Append the header of an image and room for its pixels; fill it with ``put``.

@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import fcntl
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -31,6 +33,7 @@ class Stop(Exception):
 def started(snakemake):
     """Send logging to the rule's log, hold numba to the rule's threads, and leave a reason where the job fails."""
     reason_path = Path(snakemake.log.reason)
+    alive = _enrolled(next(folder.parent for folder in reason_path.parents if folder.name == "logs"))  # noqa: F841
     reason_path.unlink(missing_ok=True)
     logging.basicConfig(filename=snakemake.log.text, format="%(asctime)s %(levelname)s %(message)s", force=True)
     logging.getLogger().setLevel(logging.INFO)
@@ -45,15 +48,33 @@ def started(snakemake):
         stop = _as_stop(error, snakemake.rule)
         logging.error("%s", stop, exc_info=None if isinstance(error, Stop) else error)
         records.write(reason_path, {"status": stop.status, "reason": stop.reason, "message": stop.message})
-        if isinstance(error, Stop):
+        if stop.reason != "job_failed":
             raise SystemExit(1) from None  # the reason says it all: no traceback on the terminal
         raise
+
+
+def _enrolled(run):
+    """A shared lock on the run, held as long as this process lives, if the start that wanted the job is the last one.
+
+    A start after a kill waits for jobs that are alive; what still waits in the queue of a cluster must not begin.
+    """
+    stream = open(run / ".jobs", "a+")
+    fcntl.flock(stream, fcntl.LOCK_SH)
+    mine, last = os.environ.get("TILESTACK_START"), (run / ".lock").read_text()
+    if mine != last:
+        raise SystemExit(f"a job of the start {mine}, which was killed: {run} belongs to the start {last} now")
+    return stream
 
 
 def _as_stop(error, rule):
     if isinstance(error, Stop):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        message = f"the disk is full while {rule} writes {error.filename or 'its output'}: free space and start again"
+    # astropy raises its own error, without a number, from the one of the system.
+    chain = [error, error.__cause__ or error.__context__]
+    if any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in chain):
+        what = getattr(error, "filename", None) or "its output"
+        message = f"the disk is full while {rule} writes {what}: free space and start again"
         return Stop("disk_full", message, status="insufficient_disk_space")
+    if isinstance(error, MemoryError):
+        return Stop("out_of_memory", f"{rule} got no memory ({error}): run fewer jobs at once, or with more memory")
     return Stop("job_failed", f"{rule}: {type(error).__name__}: {error}")

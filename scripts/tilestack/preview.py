@@ -1,9 +1,9 @@
 """Previews: stretched pictures for the eye, never for measurement."""
 
-import os
-
 import numpy as np
 from matplotlib import image as images
+
+from tilestack import records
 
 # Screen transfer: the sky goes to this share of full white, clipped this many robust deviations below it.
 SKY_TARGET = 0.22
@@ -72,9 +72,8 @@ def write(path, image, *, flip=False, full=None):
 
 
 def _save(path, shown, flip):
-    draft = f"{path}.{os.getpid()}.tmp"
-    images.imsave(draft, shown[::-1] if flip else shown, format="png", cmap="gray", vmin=0, vmax=255)
-    os.replace(draft, path)
+    with records.replacing(path) as draft:
+        images.imsave(draft, shown[::-1] if flip else shown, format="png", cmap="gray", vmin=0, vmax=255)
 
 
 def _median(values):

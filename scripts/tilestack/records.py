@@ -1,5 +1,6 @@
 """JSON records: what a phase did, in numbers. Lean: a gather job imports this and numpy, nothing else."""
 
+import contextlib
 import json
 import math
 import os
@@ -15,11 +16,21 @@ def read(path):
 
 def write(path, record):
     """Write a record in one step: numpy scalars and arrays as numbers and lists, what is not finite as null."""
-    draft = f"{path}.{os.getpid()}.tmp"
-    with open(draft, "w") as stream:
+    with replacing(path) as draft, open(draft, "w") as stream:
         json.dump(_plain(record), stream, allow_nan=False, separators=(",", ":"))
         stream.write("\n")
-    os.replace(draft, path)
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A temporary path in the same folder, moved to `path` when all went well, removed when not."""
+    draft = f"{path}.{os.getpid()}.tmp"
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
 
 
 def rounded(values, digits=6):
