@@ -59,13 +59,21 @@ def artifact(phase_name):
     return {key: value for record in read for key, value in record.items()} | {"summary": summary}
 
 
-def refusal(since):
-    """Why a job of this start refused to go on: the newest reason that one left in its log."""
+def refusal(since, failed):
+    """Why a job of this start refused to go on: the newest reason that one left in its log; without one, who failed."""
     # Snakemake makes the log files of a job before it runs: those without a reason are empty.
     logs = [path for path in Path(RUN, "logs").rglob("*.reason.json") if path.stat().st_size]
     reasons = [path for path in logs if path.stat().st_mtime >= since]
     newest = max(reasons, key=lambda path: path.stat().st_mtime, default=None)
-    return json.loads(newest.read_text()) if newest else {"status": "error", "reason": "job_failed", "message": ""}
+    if newest:
+        return json.loads(newest.read_text())
+    if shutil.disk_usage(RUN).free < 1e6:
+        message = f"the disk of {RUN} is full: free space and start again"
+        return {"status": "insufficient_disk_space", "reason": "disk_full", "message": message}
+    if failed:
+        message = f"{' and '.join(sorted(failed))} ended without a word, as jobs do that are killed: start again"
+        return {"status": "error", "reason": "job_failed", "message": message}
+    return {"status": "error", "reason": "interrupted", "message": "stopped before its end: start again"}
 
 
 def plain_line(record):
@@ -81,7 +89,7 @@ class Timeline(logging.Handler):
     def __init__(self, jobs):
         super().__init__()
         self.begun_at = time.time()
-        self.rule_of, self.begun, self.failed = {}, set(), set()
+        self.rule_of, self.begun, self.failed = {}, set(), {}
         self.jobs_left, self.cost = {}, {}
         for job in jobs:
             phase = PHASE_OF[job.rule.name]
@@ -119,7 +127,7 @@ class Timeline(logging.Handler):
                 event("phase_end", phase, **{"status": status, **record.get("summary", {})})
                 self.show(phase, status)
         elif kind == "job_error" and phase not in self.failed:
-            self.failed.add(phase)
+            self.failed[phase] = self.rule_of[job]
             event("phase_end", phase, status="error", rule=self.rule_of[job])
             self.show(phase, f"error in {self.rule_of[job]}")
 
@@ -210,6 +218,6 @@ onsuccess:
 
 
 onerror:
-    why = refusal(TIMELINE.begun_at)
+    why = refusal(TIMELINE.begun_at, TIMELINE.failed.values())
     event("run_end", **why)
     print(f"{RUN_ID} stopped ({why['status']}) {why['message']}", file=sys.stderr)

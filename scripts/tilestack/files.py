@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import warnings
 
 import numpy as np
 from astropy.io import fits
+from astropy.utils.exceptions import AstropyUserWarning
 
-from tilestack.records import replacing
+from tilestack.records import DamagedFile, replacing
 
 BLOCK = 2880
 # Bytes that are written at once where the file system cannot reserve them.
@@ -102,8 +104,19 @@ def checked(cards):
 @contextlib.contextmanager
 def opened(path):
     """A FITS file of the workflow: extension name -> HDU, pixels by memory map and as stored."""
-    with fits.open(path, memmap=True, do_not_scale_image_data=True) as hdus:
-        yield hdus
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="File may have been truncated")
+        try:
+            hdus = fits.open(path, memmap=True, do_not_scale_image_data=True)
+        except FileNotFoundError:
+            raise
+        except OSError as error:  # what astropy says of a file that is no FITS
+            raise DamagedFile(path, error) from error
+        with hdus:
+            try:
+                yield hdus
+            except AstropyUserWarning as error:  # extensions are read as they are asked for
+                raise DamagedFile(path, error) from error
 
 
 def pixels(hdu):

@@ -61,11 +61,16 @@ def inspect(path):
         SHA-256 of file and pixels.
     """
     path = Path(path)
-    facts = {"name": path.name, "error": None, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+    facts = {"name": path.name, "error": None, "bytes": path.stat().st_size, "sha256": None}
     try:
+        facts["sha256"] = _sha256(path)
         image, header = lights.read(path)
     except lights.BadLight as bad:
         return {**facts, "error": {"reason": bad.reason, "message": bad.message}}
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # no permission, a broken disk
+        return {**facts, "error": {"reason": "unreadable", "message": f"{path}: {error.strerror}"}}
     header, facts["bad_cards"] = readable(header)
     for key, names in NUMBERS.items():
         facts[key] = next((value for name in names if (value := _number(header, name)) is not None), None)

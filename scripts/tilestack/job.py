@@ -33,37 +33,38 @@ class Stop(Exception):
 def started(snakemake):
     """Send logging to the rule's log, hold numba to the rule's threads, and leave a reason where the job fails."""
     reason_path = Path(snakemake.log.reason)
-    alive = _enrolled(next(folder.parent for folder in reason_path.parents if folder.name == "logs"))  # noqa: F841
-    reason_path.unlink(missing_ok=True)
-    logging.basicConfig(filename=snakemake.log.text, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    logging.getLogger().setLevel(logging.INFO)
-    # Snakemake exports OMP_NUM_THREADS and the like, but nothing for numba; a job that did not import it needs none.
-    if "numba" in sys.modules:
-        import numba
+    with _enrolled(next(folder.parent for folder in reason_path.parents if folder.name == "logs")):
+        reason_path.unlink(missing_ok=True)
+        logging.basicConfig(filename=snakemake.log.text, format="%(asctime)s %(levelname)s %(message)s", force=True)
+        logging.getLogger().setLevel(logging.INFO)
+        # Snakemake exports OMP_NUM_THREADS and the like, nothing for numba; a job that did not import it needs none.
+        if "numba" in sys.modules:
+            import numba
 
-        numba.set_num_threads(min(snakemake.threads, numba.config.NUMBA_NUM_THREADS))
-    try:
-        yield
-    except Exception as error:
-        stop = _as_stop(error, snakemake.rule)
-        logging.error("%s", stop, exc_info=None if isinstance(error, Stop) else error)
-        records.write(reason_path, {"status": stop.status, "reason": stop.reason, "message": stop.message})
-        if stop.reason != "job_failed":
-            raise SystemExit(1) from None  # the reason says it all: no traceback on the terminal
-        raise
+            numba.set_num_threads(min(snakemake.threads, numba.config.NUMBA_NUM_THREADS))
+        try:
+            yield
+        except Exception as error:
+            stop = _as_stop(error, snakemake.rule)
+            logging.error("%s", stop, exc_info=None if isinstance(error, Stop) else error)
+            records.write(reason_path, {"status": stop.status, "reason": stop.reason, "message": stop.message})
+            if stop.reason != "job_failed":
+                raise SystemExit(1) from None  # the reason says it all: no traceback on the terminal
+            raise
 
 
+@contextlib.contextmanager
 def _enrolled(run):
-    """A shared lock on the run, held as long as this process lives, if the start that wanted the job is the last one.
+    """Hold a shared lock on the run, if the start that wanted the job is the last one.
 
     A start after a kill waits for jobs that are alive; what still waits in the queue of a cluster must not begin.
     """
-    stream = open(run / ".jobs", "a+")
-    fcntl.flock(stream, fcntl.LOCK_SH)
-    mine, last = os.environ.get("TILESTACK_START"), (run / ".lock").read_text()
-    if mine != last:
-        raise SystemExit(f"a job of the start {mine}, which was killed: {run} belongs to the start {last} now")
-    return stream
+    with open(run / ".jobs", "a+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)
+        mine, last = os.environ.get("TILESTACK_START"), (run / ".lock").read_text()
+        if mine != last:
+            raise SystemExit(f"a job of the start {mine}, which was killed: {run} belongs to the start {last} now")
+        yield
 
 
 def _as_stop(error, rule):
@@ -75,6 +76,8 @@ def _as_stop(error, rule):
         what = getattr(error, "filename", None) or "its output"
         message = f"the disk is full while {rule} writes {what}: free space and start again"
         return Stop("disk_full", message, status="insufficient_disk_space")
+    if isinstance(error, records.DamagedFile):
+        return Stop("damaged_file", f"{rule}: {error}")
     if isinstance(error, MemoryError):
         return Stop("out_of_memory", f"{rule} got no memory ({error}): run fewer jobs at once, or with more memory")
     return Stop("job_failed", f"{rule}: {type(error).__name__}: {error}")

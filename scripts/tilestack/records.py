@@ -8,10 +8,27 @@ import os
 import numpy as np
 
 
+class DamagedFile(Exception):
+    """A file of the run that cannot be read.
+
+    Parameters
+    ----------
+    path : path
+    what : object
+        What reading it said.
+    """
+
+    def __init__(self, path, what):
+        super().__init__(f"{path} is damaged ({what}): delete it and start again, then it is made again")
+
+
 def read(path):
     """The record in a JSON file."""
     with open(path) as stream:
-        return json.load(stream)
+        try:
+            return json.load(stream)
+        except ValueError as error:  # no JSON, or no UTF-8
+            raise DamagedFile(path, error) from error
 
 
 def write(path, record):
