@@ -105,7 +105,7 @@ def checked(cards):
 def opened(path):
     """A FITS file of the workflow: extension name -> HDU, pixels by memory map and as stored."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="File may have been truncated")
+        warnings.filterwarnings("error", message="File may have been truncated|Error validating header")
         try:
             hdus = fits.open(path, memmap=True, do_not_scale_image_data=True)
         except FileNotFoundError:

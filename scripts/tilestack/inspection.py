@@ -187,12 +187,13 @@ def _frames_behind(header, exposure_s):
 
 def _number(header, key):
     value = header.get(key)
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return None  # RA = '12 50 53' and the like: not degrees
-    return float(value) if isinstance(value, (int, float)) and np.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        value = float(value)
+    except (ValueError, OverflowError):
+        return None  # RA = '12 50 53' and the like are no degrees
+    return value if np.isfinite(value) else None
 
 
 def _text(header, key):

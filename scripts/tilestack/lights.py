@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import itertools
 import math
+import re
 import warnings
 from collections import namedtuple
 from io import BytesIO
@@ -71,7 +72,7 @@ def read(path):
             warnings.simplefilter("ignore", RuntimeWarning)  # nor do pixels that overflow: they hold no data
             warnings.filterwarnings("error", message="File may have been truncated")
             with fits.open(BytesIO(content)) as hdus:
-                return _first_image(hdus, path)
+                return _first_image(hdus, content, path)
     except (EOFError, AstropyUserWarning) as error:
         raise BadLight("truncated", f"{path}: {error}") from error
     except (BadLight, FileNotFoundError):
@@ -153,9 +154,12 @@ def _has_image(hdu):
     return getattr(hdu, "is_image", False) and hdu.header.get("NAXIS", 0) >= 2
 
 
-def _first_image(hdus, path):
-    for hdu in itertools.islice(hdus, MOST_HDUS):
+def _first_image(hdus, content, path):
+    for number, hdu in enumerate(itertools.islice(hdus, MOST_HDUS)):
         if not _has_image(hdu):
+            # astropy counts up to what the next header claims; the standard has no more than 999 columns or axes.
+            if number == 0 and re.search(rb"(?:TFIELDS |NAXIS   |ZNAXIS  )= *[+-]?[0-9]{4}", content):
+                raise BadLight("unreadable", f"{path} claims more than 999 columns or axes")
             continue
         shape = [n for n in hdu.shape if n != 1]
         if len(shape) == 3:
