@@ -1,16 +1,12 @@
-"""What runs again and what does not: new nights, changed keys, lights that are gone, kills."""
+"""What runs again and what does not: new nights, changed keys, changed code, lights that are gone."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import time
 
 import pytest
 from astropy.io import fits
 
-from support import SMALL, Workdir, events, pixels, record, same_bits, simulate, stamps
+from support import Workdir, record, simulate, stamps
 
 # What all batches are added up to, and so is made again with a new night.
 ADDED_UP = ("reconstruction.fits", "drizzled.fits")
@@ -65,20 +61,3 @@ def test_run__touched_lights_rerun_nothing_and_one_that_is_gone_stops_a_change(c
     (lights / "light_0003.fits").unlink()
     said = copied.snakemake("--config", "registration={sigma: 5}", fails=True)
     assert "light_0003.fits" in said
-
-
-def test_run__kill_is_repaired_by_the_same_command(finished, tmp_path):
-    work = Workdir(tmp_path)
-    process = subprocess.Popen(
-        work.command("--config", SMALL), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    end = time.monotonic() + 300
-    while not list((tmp_path / "runs/demo/work/prewarp").rglob("*")):
-        assert time.monotonic() < end and process.poll() is None
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    work.snakemake("--config", SMALL)
-    assert same_bits(pixels(finished.run), pixels(tmp_path / "runs/demo"))
-    story = events(tmp_path / "runs/demo")
-    assert [e["status"] for e in story if e["type"] == "run_end"] == ["aborted", "ok"]
