@@ -92,25 +92,29 @@ class Writer:
 
 
 def checked(cards):
-    """Cards with what FITS cannot hold left out: null values."""
+    """Cards that FITS can hold: null values left out, texts in printable ASCII."""
     plain = {}
     for key, item in cards.items():
-        value = item[0] if isinstance(item, tuple) else item
+        value, *comment = item if isinstance(item, tuple) else (item,)
         if value is not None and not (isinstance(value, float) and not np.isfinite(value)):
-            plain[key] = item
+            value = printable(value) if isinstance(value, str) else value
+            plain[key] = (value, *comment) if comment else value
     return plain
+
+
+def printable(text):
+    """A text with escapes for what FITS headers cannot hold: a newline in the name of a file, a Greek letter."""
+    return "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextlib.contextmanager
 def opened(path):
     """A FITS file of the workflow: extension name -> HDU, pixels by memory map and as stored."""
-    with warnings.catch_warnings():
+    with open(path, "rb") as stream, warnings.catch_warnings():
         warnings.filterwarnings("error", message="File may have been truncated|Error validating header")
         try:
-            hdus = fits.open(path, memmap=True, do_not_scale_image_data=True)
-        except FileNotFoundError:
-            raise
-        except OSError as error:  # what astropy says of a file that is no FITS
+            hdus = fits.open(stream, memmap=True, do_not_scale_image_data=True)
+        except (OSError, AstropyUserWarning) as error:  # no FITS at all
             raise DamagedFile(path, error) from error
         with hdus:
             try:

@@ -53,7 +53,7 @@ def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
             entry |= {"file": frame["file"], "index": frame["index"], "extension": number}
             y0, x0, *_ = entry["box"]
             header = {
-                "FRAME": frame["file"].encode("ascii", "backslashreplace").decode()[:60],
+                "FRAME": files.printable(frame["file"])[:60],
                 "BSCALE": entry["scale"],
                 "BZERO": entry["zero"],
                 "BLANK": -32768,

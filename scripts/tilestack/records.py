@@ -19,7 +19,8 @@ class DamagedFile(Exception):
     """
 
     def __init__(self, path, what):
-        super().__init__(f"{path} is damaged ({what}): delete it and start again, then it is made again")
+        first_line = str(what).partition("\n")[0]
+        super().__init__(f"{path} is damaged ({first_line}): delete it and start again, then it is made again")
 
 
 def read(path):
