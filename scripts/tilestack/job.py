@@ -5,6 +5,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -70,9 +71,7 @@ def _enrolled(run):
 def _as_stop(error, rule):
     if isinstance(error, Stop):
         return error
-    # astropy raises its own error, without a number, from the one of the system.
-    chain = [error, error.__cause__ or error.__context__]
-    if any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in chain):
+    if _disk_is_full(error):
         what = getattr(error, "filename", None) or "its output"
         message = f"the disk is full while {rule} writes {what}: free space and start again"
         return Stop("disk_full", message, status="insufficient_disk_space")
@@ -81,3 +80,13 @@ def _as_stop(error, rule):
     if isinstance(error, MemoryError):
         return Stop("out_of_memory", f"{rule} got no memory ({error}): run fewer jobs at once, or with more memory")
     return Stop("job_failed", f"{rule}: {type(error).__name__}: {error}")
+
+
+def _disk_is_full(error):
+    """Whether an error comes of a full disk; numpy and astropy raise their own, without the number of the system's."""
+    while error is not None:
+        if isinstance(error, OSError):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) or re.search("requested and [0-9]+ written", str(error)):
+                return True
+        error = error.__cause__ or error.__context__
+    return False

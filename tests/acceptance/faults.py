@@ -73,7 +73,7 @@ def products_of(root, args):
 
 def disk_full(work, finished):
     """After the scan hardly any room is left, and a little more for each start that falls where the one before fell."""
-    args, least_mb = ["--config", SMALL], 0.1
+    args, least_mb = ["--config", SMALL], 0.2
     expected = digests(finished / "runs/demo")
     fell, room_mb = [], least_mb
     with mounted(work / "disk", "-t", "tmpfs", "-o", "size=2g", "tmpfs") as disk:
@@ -88,7 +88,7 @@ def disk_full(work, finished):
             assert end["type"] == "run_end" and end["status"] == "insufficient_disk_space", said[-3000:]
             assert "free space and start again" in said, said[-3000:]
             rule = failed[-1]["rule"]
-            room_mb = 3 * room_mb if fell[-1:] == [rule] else least_mb
+            room_mb = 6 * room_mb if fell[-1:] == [rule] else least_mb
             fell.append(rule)
             leave(disk, room_mb)
             code, said = ended(start(Workdir(disk), *args))

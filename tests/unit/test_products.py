@@ -74,6 +74,7 @@ def job_of_run(tmp_path, monkeypatch):
         (job.Stop("mixed_filters", "two filters"), SystemExit, "error", "mixed_filters"),
         (job.Stop("x", "few", "insufficient_frames"), SystemExit, "insufficient_frames", "x"),
         (OSError(28, "No space left on device", "a.fits"), SystemExit, "insufficient_disk_space", "disk_full"),
+        (OSError("187562 requested and 106624 written"), SystemExit, "insufficient_disk_space", "disk_full"),
         (MemoryError("Unable to allocate 9 GiB"), SystemExit, "error", "out_of_memory"),
         (ValueError("bad shape"), ValueError, "error", "job_failed"),
     ],

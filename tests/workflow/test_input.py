@@ -123,6 +123,8 @@ def test_run__takes_lights_without_any_header(tmp_path):
     [
         (["run_id=007"], "at least one letter or hyphen"),
         (["run_id=../up"], "run_id must match"),
+        (["run_id=/tmp/up"], "run_id must match"),
+        (["run_id=.."], "run_id must match"),
         (["run_id=t", "input=nowhere"], "nowhere does not exist"),
         (["run_id=t", "input=empty"], "no lights in"),
         (["run_id=t", "tile_reconstruction={kapa: 4}"], "did you mean tile_reconstruction.kappa"),
@@ -135,6 +137,16 @@ def test_run__refuses_what_cannot_be_meant(workdir, args, message):
     (workdir.root / "empty").mkdir()
     assert message in workdir.snakemake("--config", *args, fails=True)
     assert not (workdir.root / "runs").exists()
+
+
+def test_run__executes_nothing_that_its_configuration_holds(workdir):
+    run = workdir.root / "runs/t"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(
+        f"run_id: t\nbge: !!python/object/apply:os.system ['touch {workdir.root}/escaped']\n"
+    )
+    assert "could not determine a constructor" in workdir.snakemake("--config", "run_id=t", fails=True)
+    assert not (workdir.root / "escaped").exists()
 
 
 def test_run__stops_with_a_reason_where_frames_do_not_do(tmp_path):
