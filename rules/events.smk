@@ -186,9 +186,10 @@ onstart:
     EVENTS.parent.mkdir(parents=True, exist_ok=True)
     LOCK = lock_run()  # global: closing the file would drop the lock
     # Jobs inherit the name of their start, also through Slurm; job.py ends those that a killed one left in a queue.
-    os.environ["TILESTACK_START"] = f"{os.uname().nodename} {os.getpid()} {time.time()}"
+    this_start = f"{os.uname().nodename} {os.getpid()} {time.time()}"
+    os.environ.update(TILESTACK_START=this_start)
     LOCK.truncate(0)
-    LOCK.write(os.environ["TILESTACK_START"])
+    LOCK.write(this_start)
     LOCK.flush()
     wait_for_jobs()
     sweep()
