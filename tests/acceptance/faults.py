@@ -96,6 +96,31 @@ def disk_full(work, finished):
     return f"{len(fell)} starts fell, in {', '.join(dict.fromkeys(fell))}; then ok, same bits"
 
 
+def disk_full_everywhere(work):
+    """Each rule that writes, from the last to the first, with a page of room: none may end but by disk_full."""
+    rules = "report done pcc bge sky_headers astrometry validation debayer stacking synthetic_stack tile_reconstruction"
+    rules += " reconstruct_batch colour_template local_weights local_metrics global_metrics template normalization"
+    rules += " prewarp registration reference detect_stars scan_frames demo_lights"
+    with mounted(work / "disk", "-t", "tmpfs", "-o", "size=2g", "tmpfs") as disk:
+        run, copy = disk / "runs/demo", Workdir(disk)
+        copy.snakemake("--config", SMALL)
+        expected, fell = digests(run), []
+        for rule in rules.split():
+            leave(disk, 0.004)
+            code, said = ended(start(copy, "--forcerun", rule))
+            (disk / "ballast").unlink()
+            if code == 0:
+                print(f"  {rule}: written where the old files were", flush=True)
+                continue
+            end = last(run)
+            print(f"  {rule}: {end}", flush=True)
+            assert end["type"] == "run_end" and end["reason"] == "disk_full", said[-3000:]
+            fell.append(rule)
+        copy.snakemake()
+        assert digests(run) == expected
+    return f"{len(fell)} of {len(rules.split())} rules fell: {', '.join(fell)}; then ok, same bits"
+
+
 def leave(disk, room_mb):
     """Fill a file system but for so much."""
     (disk / "ballast").unlink(missing_ok=True)
@@ -295,7 +320,9 @@ def clock_skew(work, finished):
     return f"ok, same bits after a change and back; a start afterwards {after}"
 
 
-OWN_RUN = {f.__name__: f for f in (two_runs_at_once, input_goes_and_comes, odd_paths, many_files, term)}
+OWN_RUN = {
+    f.__name__: f for f in (disk_full_everywhere, two_runs_at_once, input_goes_and_comes, odd_paths, many_files, term)
+}
 OF_FINISHED = {f.__name__: f for f in (light_gone, light_changed, damaged_file, left_over, clock_skew, disk_full)}
 
 
