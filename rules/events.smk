@@ -183,6 +183,8 @@ def replace(path, text):
 
 onstart:
     global LOCK, TIMELINE
+    if shutil.disk_usage(".").free < 1e6:
+        raise WorkflowError(f"the disk of {os.getcwd()} is full: free space and start again")
     EVENTS.parent.mkdir(parents=True, exist_ok=True)
     LOCK = lock_run()  # global: closing the file would drop the lock
     # Jobs inherit the name of their start, also through Slurm; job.py ends those that a killed one left in a queue.
