@@ -61,9 +61,9 @@ def artifact(phase_name):
 
 def refusal(since, failed):
     """Why a job of this start refused to go on: the newest reason that one left in its log; without one, who failed."""
-    # Snakemake makes the log files of a job before it runs: those without a reason are empty.
-    logs = [path for path in Path(RUN, "logs").rglob("*.reason.json") if path.stat().st_size]
-    reasons = [path for path in logs if path.stat().st_mtime >= since]
+    # Snakemake makes the log files of a job before it runs, and the job keeps room in its own: those tell nothing.
+    logs = [path for path in Path(RUN, "logs").rglob("*.reason.json") if path.stat().st_mtime >= since]
+    reasons = [path for path in logs if path.read_text().strip()]
     newest = max(reasons, key=lambda path: path.stat().st_mtime, default=None)
     if newest:
         return json.loads(newest.read_text())

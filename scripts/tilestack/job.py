@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import json
 import logging
 import os
 import re
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 from tilestack import records
+
+REASON_BYTES = 4000
 
 
 class Stop(Exception):
@@ -35,7 +38,6 @@ def started(snakemake):
     """Send logging to the rule's log, hold numba to the rule's threads, and leave a reason where the job fails."""
     reason_path = Path(snakemake.log.reason)
     with _enrolled(next(folder.parent for folder in reason_path.parents if folder.name == "logs")):
-        reason_path.unlink(missing_ok=True)
         logging.basicConfig(filename=snakemake.log.text, format="%(asctime)s %(levelname)s %(message)s", force=True)
         logging.getLogger().setLevel(logging.INFO)
         # Snakemake exports OMP_NUM_THREADS and the like, nothing for numba; a job that did not import it needs none.
@@ -44,11 +46,14 @@ def started(snakemake):
 
             numba.set_num_threads(min(snakemake.threads, numba.config.NUMBA_NUM_THREADS))
         try:
+            reason_path.write_text(" " * REASON_BYTES)  # where the disk is full later, there is room to say so
             yield
+            reason_path.unlink()
         except Exception as error:
             stop = _as_stop(error, snakemake.rule)
             logging.error("%s", stop, exc_info=None if isinstance(error, Stop) else error)
-            records.write(reason_path, {"status": stop.status, "reason": stop.reason, "message": stop.message})
+            with open(reason_path, "r+") as stream:
+                json.dump({"status": stop.status, "reason": stop.reason, "message": stop.message}, stream)
             if stop.reason != "job_failed":
                 raise SystemExit(1) from None  # the reason says it all: no traceback on the terminal
             raise
