@@ -59,7 +59,11 @@ def artifact(phase_name):
     return {key: value for record in read for key, value in record.items()} | {"summary": summary}
 
 
-def refusal(since, failed):
+def disk_is_full():
+    return shutil.disk_usage(".").free < 1e6
+
+
+def refusal(since, failed, disk_was_full):
     """Why a job of this start refused to go on: the newest reason that one left in its log; without one, who failed."""
     # Snakemake makes the log files of a job before it runs, and the job keeps room in its own: those tell nothing.
     logs = [path for path in Path(RUN, "logs").rglob("*.reason.json") if path.stat().st_mtime >= since]
@@ -67,7 +71,7 @@ def refusal(since, failed):
     newest = max(reasons, key=lambda path: path.stat().st_mtime, default=None)
     if newest:
         return json.loads(newest.read_text())
-    if shutil.disk_usage(RUN).free < 1e6:
+    if disk_was_full or disk_is_full():
         message = f"the disk of {RUN} is full: free space and start again"
         return {"status": "insufficient_disk_space", "reason": "disk_full", "message": message}
     if failed:
@@ -89,7 +93,7 @@ class Timeline(logging.Handler):
     def __init__(self, jobs):
         super().__init__()
         self.begun_at = time.time()
-        self.rule_of, self.begun, self.failed = {}, set(), {}
+        self.rule_of, self.begun, self.failed, self.disk_was_full = {}, set(), {}, False
         self.jobs_left, self.cost = {}, {}
         for job in jobs:
             phase = PHASE_OF[job.rule.name]
@@ -127,6 +131,8 @@ class Timeline(logging.Handler):
                 event("phase_end", phase, **{"status": status, **record.get("summary", {})})
                 self.show(phase, status)
         elif kind == "job_error" and phase not in self.failed:
+            # Now: Snakemake deletes the outputs of a failed job next.
+            self.disk_was_full |= disk_is_full()
             self.failed[phase] = self.rule_of[job]
             event("phase_end", phase, status="error", rule=self.rule_of[job])
             self.show(phase, f"error in {self.rule_of[job]}")
@@ -183,7 +189,7 @@ def replace(path, text):
 
 onstart:
     global LOCK, TIMELINE
-    if shutil.disk_usage(".").free < 1e6:
+    if disk_is_full():
         raise WorkflowError(f"the disk of {os.getcwd()} is full: free space and start again")
     EVENTS.parent.mkdir(parents=True, exist_ok=True)
     LOCK = lock_run()  # global: closing the file would drop the lock
@@ -225,6 +231,6 @@ onsuccess:
 
 
 onerror:
-    why = refusal(TIMELINE.begun_at, TIMELINE.failed.values())
+    why = refusal(TIMELINE.begun_at, TIMELINE.failed.values(), TIMELINE.disk_was_full)
     event("run_end", **why)
     print(f"{RUN_ID} stopped ({why['status']}) {why['message']}", file=sys.stderr)
