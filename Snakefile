@@ -27,6 +27,26 @@ include: "rules/efficiency.smk"
 report: "rules/captions/workflow.rst"
 
 
+# Jobs of a second that read and write records: on a cluster the machine that submits runs them, for a submission takes longer.
+# Those within a group of profiles/slurm (synthetic_frames, done) go with it.
+localrules:
+    all,
+    channel_split,
+    clean_work,
+    common_overlap,
+    global_metrics,
+    global_metrics_summary,
+    local_metrics_summary,
+    normalization_summary,
+    reference,
+    registration_summary,
+    scan_input,
+    session_clusters,
+    state_clustering,
+    tile_grid,
+    verdict,
+
+
 # Every product, not just the last: a failed job loses all its outputs, and a start makes only what is asked for here.
 rule all:
     default_target: True

@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 import re
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -17,6 +18,19 @@ MAIN = workflow.is_main_process  # False in a job that a cluster started
 GIVEN = workflow.config_settings.overwrite_config  # --configfile and --config of this command, nothing else
 SCHEMA = yaml.safe_load(Path(workflow.basedir, "config/schema.yaml").read_text())
 TEMPLATE = yaml.safe_load(Path(workflow.basedir, "config/config.yaml").read_text()) or {}
+
+
+def node_cache():
+    """Folder on the node's own disk for compiled kernels, which nobody else can write to: what is in it gets executed."""
+    folder = Path(tempfile.gettempdir(), f"tilestack-numba-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.lstat().st_uid != os.getuid():
+        raise WorkflowError(f"{folder} belongs to another user: set NUMBA_CACHE_DIR to a folder of your own")
+    return str(folder)
+
+
+if not MAIN:
+    os.environ.setdefault("NUMBA_CACHE_DIR", node_cache())
 
 
 def checked_run_id(run_id):

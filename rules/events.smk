@@ -59,13 +59,25 @@ def artifact(phase_name):
     return {key: value for record in read for key, value in record.items()} | {"summary": summary}
 
 
-def refusal(since):
-    """Why a job of this start refused to go on: the newest reason that one left in its log."""
-    # Snakemake makes the log files of a job before it runs: those without a reason are empty.
-    logs = [path for path in Path(RUN, "logs").rglob("*.reason.json") if path.stat().st_size]
-    reasons = [path for path in logs if path.stat().st_mtime >= since]
+def disk_is_full():
+    return shutil.disk_usage(".").free < 1e6
+
+
+def refusal(since, failed, disk_was_full):
+    """Why a job of this start refused to go on: the newest reason that one left in its log; without one, who failed."""
+    # Snakemake makes the log files of a job before it runs, and the job keeps room in its own: those tell nothing.
+    logs = [path for path in Path(RUN, "logs").rglob("*.reason.json") if path.stat().st_mtime >= since]
+    reasons = [path for path in logs if path.read_text().strip()]
     newest = max(reasons, key=lambda path: path.stat().st_mtime, default=None)
-    return json.loads(newest.read_text()) if newest else {"status": "error", "reason": "job_failed", "message": ""}
+    if newest:
+        return json.loads(newest.read_text())
+    if disk_was_full or disk_is_full():
+        message = f"the disk of {RUN} is full: free space and start again"
+        return {"status": "insufficient_disk_space", "reason": "disk_full", "message": message}
+    if failed:
+        message = f"{' and '.join(sorted(failed))} ended without a word, as jobs do that are killed: start again"
+        return {"status": "error", "reason": "job_failed", "message": message}
+    return {"status": "error", "reason": "interrupted", "message": "stopped before its end: start again"}
 
 
 def plain_line(record):
@@ -81,7 +93,7 @@ class Timeline(logging.Handler):
     def __init__(self, jobs):
         super().__init__()
         self.begun_at = time.time()
-        self.rule_of, self.begun, self.failed = {}, set(), set()
+        self.rule_of, self.begun, self.failed, self.disk_was_full = {}, set(), {}, False
         self.jobs_left, self.cost = {}, {}
         for job in jobs:
             phase = PHASE_OF[job.rule.name]
@@ -119,7 +131,9 @@ class Timeline(logging.Handler):
                 event("phase_end", phase, **{"status": status, **record.get("summary", {})})
                 self.show(phase, status)
         elif kind == "job_error" and phase not in self.failed:
-            self.failed.add(phase)
+            # Now: Snakemake deletes the outputs of a failed job next.
+            self.disk_was_full |= disk_is_full()
+            self.failed[phase] = self.rule_of[job]
             event("phase_end", phase, status="error", rule=self.rule_of[job])
             self.show(phase, f"error in {self.rule_of[job]}")
 
@@ -136,11 +150,34 @@ def lock_run():
     stream = open(Path(RUN, ".lock"), "a")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         raise WorkflowError(f"run {RUN_ID} is being processed by another snakemake: wait for it, or use another run_id")
+    except OSError as error:
+        raise WorkflowError(f"{RUN} lies on a file system that cannot lock files ({error}): use another --directory")
     if AS_READ != {path: path.read_text() if path.exists() else "" for path in AS_READ}:
         raise WorkflowError(f"run {RUN_ID} was changed by another snakemake during the start: start again")
     return stream
+
+
+def wait_for_jobs():
+    """Wait until the jobs of a killed start have ended: each holds a shared lock (job.py), and might still write."""
+    with open(Path(RUN, ".jobs"), "a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{RUN_ID} waits for jobs of the start before, which was killed", file=sys.stderr, flush=True)
+            fcntl.flock(stream, fcntl.LOCK_EX)
+
+
+def sweep():
+    """Delete what killed jobs left half-written; no job of this run is alive. Date back files from the future, made while
+    a clock was wrong: Snakemake fails each job whose output is older than its input."""
+    now = time.time()
+    for path in Path(RUN).rglob("*"):
+        if re.fullmatch(r".+\.[0-9]+\.tmp", path.name):
+            path.unlink()
+        elif path.lstat().st_mtime > now + 1:
+            os.utime(path, (now, now), follow_symlinks=False)
 
 
 def replace(path, text):
@@ -152,8 +189,18 @@ def replace(path, text):
 
 onstart:
     global LOCK, TIMELINE
+    if disk_is_full():
+        raise WorkflowError(f"the disk of {os.getcwd()} is full: free space and start again")
     EVENTS.parent.mkdir(parents=True, exist_ok=True)
     LOCK = lock_run()  # global: closing the file would drop the lock
+    # Jobs inherit the name of their start, also through Slurm; job.py ends those that a killed one left in a queue.
+    this_start = f"{os.uname().nodename} {os.getpid()} {time.time()}"
+    os.environ.update(TILESTACK_START=this_start)
+    LOCK.truncate(0)
+    LOCK.write(this_start)
+    LOCK.flush()
+    wait_for_jobs()
+    sweep()
     if CONFIG_CHANGED:
         if RECORDED:
             revisions = len(list(SNAPSHOT.parent.glob("config.*.yaml")))
@@ -184,6 +231,6 @@ onsuccess:
 
 
 onerror:
-    why = refusal(TIMELINE.begun_at)
+    why = refusal(TIMELINE.begun_at, TIMELINE.failed.values(), TIMELINE.disk_was_full)
     event("run_end", **why)
     print(f"{RUN_ID} stopped ({why['status']}) {why['message']}", file=sys.stderr)

@@ -12,8 +12,9 @@ wildcard_constraints:
 
 
 def lights_in(folder):
-    """Names of the frames in a folder, sorted: scandir promises no order."""
-    return sorted(entry.name for entry in os.scandir(folder) if LIGHT_NAME.fullmatch(entry.name) and entry.is_file())
+    """Names of the frames in a folder, sorted: scandir promises no order. Links that lead nowhere are none."""
+    names = [entry.name for entry in os.scandir(folder) if LIGHT_NAME.fullmatch(entry.name)]
+    return sorted(name for name in names if os.path.isfile(os.path.join(folder, name)))
 
 
 def equal_parts(names, most):

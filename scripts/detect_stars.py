@@ -24,7 +24,7 @@ def detect_stars(folder, names, facts_paths, out, *, session, filters, scan, tol
         entry = {key: file_of[name][key] for key in ("name", "status", "reason", "exposure_s", "filter", "gain_e_adu")}
         entry |= {"date_obs": fact_of[name].get("date_obs"), "sha256": fact_of[name]["sha256"]}
         if entry["status"] != "excluded":
-            image, _ = lights.read(Path(folder, name))
+            image, _ = lights.scanned(Path(folder, name))
             found = stars.find(image, pattern, sigma=sigma, max_stars=max_stars, saturation=decided["saturation_adu"])
             entry |= {"index": used.index(name), **sky_hint(fact_of[name]), **as_record(found)}
             suspects.append(detection.defects(image, bayer.channel_cell(pattern), found["noise"], DEFECT_KAPPA))

@@ -46,7 +46,9 @@ def pattern_for_header(pattern, shape, row_order):
 
 def _offset(header, key):
     value = header.get(key, 0)
-    return int(value) % 2 if isinstance(value, (int, float)) and np.isfinite(value) else 0
+    if isinstance(value, float) and not np.isfinite(value):
+        return 0
+    return int(value) % 2 if isinstance(value, (int, float)) else 0
 
 
 def channel_cell(pattern):

@@ -2,25 +2,17 @@
 
 import contextlib
 import os
+import warnings
 
 import numpy as np
 from astropy.io import fits
+from astropy.utils.exceptions import AstropyUserWarning
+
+from tilestack.records import DamagedFile, replacing
 
 BLOCK = 2880
 # Bytes that are written at once where the file system cannot reserve them.
 ZEROS = 1 << 24
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """A temporary path in the same folder, moved to `path` when all went well, removed when not."""
-    draft = f"{path}.{os.getpid()}.tmp"
-    try:
-        yield draft
-        os.replace(draft, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft)
 
 
 class Writer:
@@ -39,16 +31,16 @@ class Writer:
         self.path, self.cards = path, cards
 
     def __enter__(self):
-        self._context = replacing(self.path)
-        self._stream = open(self._context.__enter__(), "wb")
-        primary = fits.PrimaryHDU()
-        primary.header.update(checked(self.cards))
-        self._stream.write(primary.header.tostring().encode())
+        with contextlib.ExitStack() as stack:
+            self._stream = stack.enter_context(open(stack.enter_context(replacing(self.path)), "wb"))
+            primary = fits.PrimaryHDU()
+            primary.header.update(checked(self.cards))
+            self._stream.write(primary.header.tostring().encode())
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, *error):
-        self._stream.close()
-        self._context.__exit__(*error)
+        self._open.__exit__(*error)
 
     def reserve(self, name, shape, dtype, cards=()):
         """Append the header of an image and room for its pixels; fill it with ``put``.
@@ -100,20 +92,35 @@ class Writer:
 
 
 def checked(cards):
-    """Cards with what FITS cannot hold left out: null values."""
+    """Cards that FITS can hold: null values left out, texts in printable ASCII."""
     plain = {}
     for key, item in cards.items():
-        value = item[0] if isinstance(item, tuple) else item
+        value, *comment = item if isinstance(item, tuple) else (item,)
         if value is not None and not (isinstance(value, float) and not np.isfinite(value)):
-            plain[key] = item
+            value = printable(value) if isinstance(value, str) else value
+            plain[key] = (value, *comment) if comment else value
     return plain
+
+
+def printable(text):
+    """A text with escapes for what FITS headers cannot hold: a newline in the name of a file, a Greek letter."""
+    return "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextlib.contextmanager
 def opened(path):
     """A FITS file of the workflow: extension name -> HDU, pixels by memory map and as stored."""
-    with fits.open(path, memmap=True, do_not_scale_image_data=True) as hdus:
-        yield hdus
+    with open(path, "rb") as stream, warnings.catch_warnings():
+        warnings.filterwarnings("error", message="File may have been truncated|Error validating header")
+        try:
+            hdus = fits.open(stream, memmap=True, do_not_scale_image_data=True)
+        except (OSError, AstropyUserWarning) as error:  # no FITS at all
+            raise DamagedFile(path, error) from error
+        with hdus:
+            try:
+                yield hdus
+            except AstropyUserWarning as error:  # extensions are read as they are asked for
+                raise DamagedFile(path, error) from error
 
 
 def pixels(hdu):

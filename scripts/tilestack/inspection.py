@@ -1,6 +1,7 @@
 """Facts about one light: what its header says and what its pixels show. No decisions here."""
 
 import hashlib
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -61,11 +62,16 @@ def inspect(path):
         SHA-256 of file and pixels.
     """
     path = Path(path)
-    facts = {"name": path.name, "error": None, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+    facts = {"name": path.name, "error": None, "bytes": path.stat().st_size, "sha256": None}
     try:
+        facts["sha256"] = _sha256(path)
         image, header = lights.read(path)
     except lights.BadLight as bad:
         return {**facts, "error": {"reason": bad.reason, "message": bad.message}}
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # no permission, a broken disk
+        return {**facts, "error": {"reason": "unreadable", "message": f"{path}: {error.strerror}"}}
     header, facts["bad_cards"] = readable(header)
     for key, names in NUMBERS.items():
         facts[key] = next((value for name in names if (value := _number(header, name)) is not None), None)
@@ -97,10 +103,12 @@ def readable(header):
 
 
 def _is_date(text):
-    try:
-        return not np.isnat(np.datetime64(text.rstrip("Z")[:26], "us"))
-    except ValueError:
-        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # numpy's word for a time zone
+        try:
+            return not np.isnat(np.datetime64(text.rstrip("Z")[:26], "us"))
+        except (ValueError, UserWarning):
+            return False
 
 
 def _pixel_facts(image):
@@ -179,12 +187,13 @@ def _frames_behind(header, exposure_s):
 
 def _number(header, key):
     value = header.get(key)
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return None  # RA = '12 50 53' and the like: not degrees
-    return float(value) if isinstance(value, (int, float)) and np.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        value = float(value)
+    except (ValueError, OverflowError):
+        return None  # RA = '12 50 53' and the like are no degrees
+    return value if np.isfinite(value) else None
 
 
 def _text(header, key):

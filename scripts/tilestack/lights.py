@@ -1,6 +1,10 @@
 """Raw lights: FITS files as cameras write them, in float32 and native byte order."""
 
+import contextlib
 import gzip
+import itertools
+import math
+import re
 import warnings
 from collections import namedtuple
 from io import BytesIO
@@ -9,6 +13,16 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
+
+from tilestack.job import Stop
+
+# Above what cameras make: 2 GiB of file, 2^29 pixels. A header may claim anything.
+MOST_BYTES = 1 << 31
+MOST_PIXELS = 1 << 29
+# A light may unpack to so many times its size (real ones: 1.3 to 4), or to this size whatever its own.
+MOST_UNPACKED, ALWAYS_UNPACKED = 100, 1 << 28
+# Where the image must be found.
+MOST_HDUS = 100
 
 
 class BadLight(Exception):
@@ -50,22 +64,66 @@ def read(path):
         If there is no such file: that is an error of the run, not of the light.
     """
     try:
-        content = Path(path).read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+        content = _content(Path(path))
         if content[:6] != b"SIMPLE":
             raise BadLight("not_fits", f"{path} does not begin as a FITS file, got {content[:10]!r}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # odd cards do no harm
+            warnings.simplefilter("ignore", AstropyUserWarning)  # odd cards do no harm
+            warnings.simplefilter("ignore", RuntimeWarning)  # nor do pixels that overflow: they hold no data
             warnings.filterwarnings("error", message="File may have been truncated")
             with fits.open(BytesIO(content)) as hdus:
-                return _first_image(hdus, path)
+                return _first_image(hdus, content, path)
     except (EOFError, AstropyUserWarning) as error:
         raise BadLight("truncated", f"{path}: {error}") from error
-    except (BadLight, FileNotFoundError, MemoryError):
+    except (BadLight, FileNotFoundError):
         raise
     except Exception as error:  # whatever a damaged file makes the decoders say; CFITSIO's own exception is not public
         raise BadLight("unreadable", f"{path}: {type(error).__name__}: {error}") from error
+
+
+def scanned(path):
+    """Read a light that was good when SCAN_INPUT looked at it; what it has come to since stops the run."""
+    with _was_good(path):
+        return read(path)
+
+
+@contextlib.contextmanager
+def _was_good(path):
+    try:
+        yield
+    except BadLight as bad:
+        raise changed(path, bad) from bad
+    except FileNotFoundError as error:
+        raise Stop(
+            "light_gone",
+            f"{path} is needed and is not there: put it back and start again. What is made already needs no lights",
+        ) from error
+
+
+def changed(path, found):
+    """The error that a light is not the one that was scanned."""
+    return Stop(
+        "light_changed",
+        f"{path} was a good light when it was scanned, now: {found}. Put the old file back and start again, or have "
+        "all lights looked at again with --forcerun scan_frames",
+    )
+
+
+def _content(path):
+    """The bytes of a file, unpacked; not more than a light can have."""
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise BadLight("unreadable", f"{path} has {size} bytes, no light has more than {MOST_BYTES}")
+    with open(path, "rb") as stream:
+        if stream.read(2) != b"\x1f\x8b":
+            stream.seek(0)
+            return stream.read()
+    most = min(max(MOST_UNPACKED * size, ALWAYS_UNPACKED), MOST_BYTES)
+    with gzip.open(path) as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise BadLight("unreadable", f"{path} has {size} bytes and unpacks to more than {most}: no light does")
+    return content
 
 
 # Where the pixels of an uncompressed light lie in its file: offset in bytes, type, rows and columns, and the value
@@ -74,14 +132,16 @@ Stored = namedtuple("Stored", "offset dtype shape zero scale blank")
 
 
 def stored(path):
-    """Where the pixels of a light are that ``read`` takes: Stored, or None of a compressed file."""
-    with open(path, "rb") as stream:
-        if stream.read(2) == b"\x1f\x8b":
-            return None
-    with warnings.catch_warnings():
+    """Where the pixels of a scanned light lie that ``read`` takes: Stored, or None of a compressed file."""
+    with _was_good(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyUserWarning)
+        with open(path, "rb") as stream:
+            if stream.read(2) == b"\x1f\x8b":
+                return None
         with fits.open(path, memmap=True, do_not_scale_image_data=True) as hdus:
-            hdu = next(hdu for hdu in hdus if _has_image(hdu))
+            hdu = next((hdu for hdu in itertools.islice(hdus, MOST_HDUS) if _has_image(hdu)), None)
+            if hdu is None:
+                raise BadLight("no_image", f"{path} holds no image")
             if isinstance(hdu, fits.CompImageHDU):
                 return None
             header, shape = hdu.header, tuple(n for n in hdu.shape if n != 1)
@@ -94,17 +154,33 @@ def _has_image(hdu):
     return getattr(hdu, "is_image", False) and hdu.header.get("NAXIS", 0) >= 2
 
 
-def _first_image(hdus, path):
-    for hdu in hdus:
+def _first_image(hdus, content, path):
+    for number, hdu in enumerate(itertools.islice(hdus, MOST_HDUS)):
         if not _has_image(hdu):
+            # astropy counts up to what the next header claims; the standard has no more than 999 columns or axes.
+            if number == 0 and re.search(rb"(?:TFIELDS |NAXIS   |ZNAXIS  )= *[+-]?[0-9]{4}", content):
+                raise BadLight("unreadable", f"{path} claims more than 999 columns or axes")
             continue
         shape = [n for n in hdu.shape if n != 1]
         if len(shape) == 3:
             raise BadLight("rgb_product", f"{path} is a cube of {hdu.shape} pixels: a light has one plane")
-        if len(shape) != 2:
+        if len(shape) != 2 or 0 in shape:
             raise BadLight("no_image", f"{path} holds an image of {hdu.shape} pixels: expected rows and columns")
+        if math.prod(shape) > MOST_PIXELS or not _can_hold(hdu):
+            raise BadLight("unreadable", f"{path} claims an image of {shape} pixels, which it cannot hold")
         image = np.ascontiguousarray(hdu.data.reshape(shape), dtype=np.float32)
         if hdu.data.dtype.kind == "f":
             image[~np.isfinite(image)] = np.nan
         return image, hdu.header.copy()
     raise BadLight("no_image", f"{path} holds no image")
+
+
+def _can_hold(hdu):
+    """Whether a compressed image has the tiles that its header claims; of others astropy has looked already."""
+    if not isinstance(hdu, fits.CompImageHDU):
+        return True
+    # The table behind, which astropy shows in no other way.
+    table = hdu._bintable
+    tiles = math.prod(-(-n // t) for n, t in zip(hdu.shape, hdu.tile_shape, strict=True))
+    packed = table.header["NAXIS1"] * table.header["NAXIS2"] + table.header["PCOUNT"]
+    return tiles == table.header["NAXIS2"] and math.prod(hdu.shape) <= max(1000 * packed, ALWAYS_UNPACKED / 4)

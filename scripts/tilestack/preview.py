@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tilestack import files
+from tilestack import records
 
 # Screen transfer: the sky goes to this share of full white, clipped this many robust deviations below it.
 SKY_TARGET = 0.22
@@ -88,7 +88,7 @@ def encoded(shown, kind, **options):
 
 
 def _put(path, content):
-    with files.replacing(path) as draft:
+    with records.replacing(path) as draft:
         Path(draft).write_bytes(content)
 
 

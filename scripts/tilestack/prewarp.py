@@ -48,12 +48,12 @@ def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
     }
     with files.Writer(path, cards) as writer:
         for number, frame in enumerate(frames, start=1):
-            image, _ = lights.read(folder / frame["file"])
+            image, _ = lights.scanned(folder / frame["file"])
             entry, codes = _prewarp(image, frame, session, lattice, cfa=cfa, cosmetic=cosmetic)
             entry |= {"file": frame["file"], "index": frame["index"], "extension": number}
             y0, x0, *_ = entry["box"]
             header = {
-                "FRAME": frame["file"].encode("ascii", "backslashreplace").decode()[:60],
+                "FRAME": files.printable(frame["file"])[:60],
                 "BSCALE": entry["scale"],
                 "BZERO": entry["zero"],
                 "BLANK": -32768,

@@ -82,9 +82,7 @@ def cards(scan, frames, facts):
         result["BAYERPAT"] = bayer.pattern_for_header(
             facts["bayer_pattern"], facts["canvas"][2:], facts["reference"].get("row_order")
         )
-    return {
-        key: value for key, value in result.items() if (value[0] if isinstance(value, tuple) else value) is not None
-    }
+    return files.checked(result)
 
 
 def _middle_date(dates):
@@ -138,7 +136,7 @@ def write(path, image, header_cards, planes=(), tables=(), history=()):
     hdus = fits.HDUList([fits.PrimaryHDU(None if image is None else np.asarray(image, np.float32))])
     hdus[0].header.update(header_cards)
     for line in history:
-        hdus[0].header.add_history(line)
+        hdus[0].header.add_history(files.printable(line))
     # Siril takes a file for a sequence, and fails, where the second image is of the type and size of the first.
     planes = sorted(planes, key=lambda plane: plane[0] != "MASK")
     hdus += [fits.ImageHDU(values, name=name) for name, values in planes]
@@ -241,4 +239,4 @@ def input_rows(read):
 
 
 def _ascii(text):
-    return (text or "").encode("ascii", "backslashreplace").decode()
+    return files.printable(text or "")

@@ -33,7 +33,7 @@ class Raw:
         stored = lights.stored(path)
         if stored is not None:
             return path, stored
-        image, _ = lights.read(path)
+        image, _ = lights.scanned(path)
         unpacked = tempfile.NamedTemporaryFile(suffix=".tilestack")  # noqa: SIM115  # as long as this object
         image.tofile(unpacked.name)
         self._unpacked.append(unpacked)
@@ -51,10 +51,12 @@ class Raw:
         """
         path, stored = self._places[k]
         if tuple(stored.shape) != self.shape:
-            raise ValueError(f"{path} has {stored.shape} pixels, expected {self.shape}: was it changed since the scan?")
+            raise lights.changed(path, f"it has {stored.shape} pixels, expected {self.shape}")
         width = self.shape[1]
         start = stored.offset + top * width * stored.dtype.itemsize
         codes = np.fromfile(path, stored.dtype, (bottom - top) * width, offset=start)
+        if codes.size < (bottom - top) * width:
+            raise lights.changed(path, "it ends before its pixels do")
         codes = codes.reshape(bottom - top, width)[:, left:right]
         image = codes.astype(np.float32)
         if stored.scale != 1.0:

@@ -1,5 +1,6 @@
 """JSON records: what a phase did, in numbers. Lean: a gather job imports this and numpy, nothing else."""
 
+import contextlib
 import json
 import math
 import os
@@ -7,19 +8,47 @@ import os
 import numpy as np
 
 
+class DamagedFile(Exception):
+    """A file of the run that cannot be read.
+
+    Parameters
+    ----------
+    path : path
+    what : object
+        What reading it said.
+    """
+
+    def __init__(self, path, what):
+        first_line = str(what).partition("\n")[0]
+        super().__init__(f"{path} is damaged ({first_line}): delete it and start again, then it is made again")
+
+
 def read(path):
     """The record in a JSON file."""
     with open(path) as stream:
-        return json.load(stream)
+        try:
+            return json.load(stream)
+        except ValueError as error:  # no JSON, or no UTF-8
+            raise DamagedFile(path, error) from error
 
 
 def write(path, record):
     """Write a record in one step: numpy scalars and arrays as numbers and lists, what is not finite as null."""
-    draft = f"{path}.{os.getpid()}.tmp"
-    with open(draft, "w") as stream:
+    with replacing(path) as draft, open(draft, "w") as stream:
         json.dump(_plain(record), stream, allow_nan=False, separators=(",", ":"))
         stream.write("\n")
-    os.replace(draft, path)
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A temporary path in the same folder, moved to `path` when all went well, removed when not."""
+    draft = f"{path}.{os.getpid()}.tmp"
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
 
 
 def rounded(values, digits=6):

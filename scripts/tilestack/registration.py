@@ -91,7 +91,7 @@ def luminance(path, *, pattern, defects):
     from tilestack import lights, stars
     from tilestack.kernels import prewarp
 
-    image, _ = lights.read(path)
+    image, _ = lights.scanned(path)
     prewarp.replace_defects(image, np.column_stack([defects["y"], defects["x"]]), 1 if pattern is None else 2)
     image[:2] = image[-2:] = image[:, :2] = image[:, -2:] = np.nan  # where defects are not looked for
     proxy, scale = stars.luminance(image, pattern)

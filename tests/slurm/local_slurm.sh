@@ -6,8 +6,8 @@
 set -euo pipefail
 DIR=${SLURM_TEST_DIR:-${TMPDIR:-/tmp}/tilestack-slurm}
 NODE=$(hostname -s)
-# Jobs of a batch ask for four cores; a node may claim more than it has.
-CPUS=$(($(nproc) > 4 ? $(nproc) : 4))
+# Jobs of a batch ask for four cores, and two should run at once; a node may claim more than it has.
+CPUS=$(($(nproc) > 8 ? $(nproc) : 8))
 MEMORY=$(awk '/MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
 CONF=$DIR/slurm.conf
 LINK=/etc/slurm/slurm.conf

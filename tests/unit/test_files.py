@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from tilestack import files
+from tilestack import files, records
 
 
 @pytest.mark.parametrize("dtype", ["i2", "i4", "u1", "f4", "f8"])
@@ -43,3 +43,31 @@ def test_writer__full_disk_is_an_error_when_room_is_reserved(tmp_path, monkeypat
     with pytest.raises(OSError, match="No space left"), files.Writer(tmp_path / "x.fits", {}) as writer:
         writer.reserve("A", (10, 10), "f4")
     assert not list(tmp_path.iterdir())
+
+
+def test_checked__makes_cards_that_fits_can_hold():
+    cards = {
+        "FRAME": "-m 31 ü\n\x1b.fits",
+        "FILTER": ("Hα", "by the config"),
+        "A": None,
+        "B": float("nan"),
+        "C": (2, "two"),
+    }
+    header = fits.Header()
+    header.update(files.checked(cards))
+    assert (header["FRAME"], header["FILTER"]) == ("-m 31 \\xfc\\n\\x1b.fits", "H\\u03b1")
+    assert header.comments["FILTER"] == "by the config" and header["C"] == 2 and "A" not in header and "B" not in header
+
+
+@pytest.mark.parametrize("kept", [0, 1000, 4000, 9000])
+def test_opened__names_a_damaged_file(tmp_path, kept):
+    with files.Writer(tmp_path / "a.fits", {"A": 1}) as writer:
+        writer.append("SCI", np.ones((30, 40), np.float32))
+    content = (tmp_path / "a.fits").read_bytes()
+    assert len(content) > 9000
+    (tmp_path / "a.fits").write_bytes(content[:kept])
+    with (
+        pytest.raises(records.DamagedFile, match="a.fits is damaged.*delete it"),
+        files.opened(tmp_path / "a.fits") as hdus,
+    ):
+        hdus["SCI"].data.sum()

@@ -55,8 +55,17 @@ class Snakemake:
 
     threads, rule = 1, "some_rule"
 
-    def __init__(self, folder):
-        self.log = type("Log", (), {"text": str(folder / "a.log"), "reason": str(folder / "a.json")})
+    def __init__(self, run):
+        (run / "logs").mkdir()
+        self.log = type("Log", (), {"text": str(run / "logs/a.log"), "reason": str(run / "logs/a.json")})
+
+
+@pytest.fixture
+def job_of_run(tmp_path, monkeypatch):
+    """A job of the start that holds the run."""
+    (tmp_path / ".lock").write_text("node 7 1.0")
+    monkeypatch.setenv("TILESTACK_START", "node 7 1.0")
+    return Snakemake(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -64,20 +73,39 @@ class Snakemake:
     [
         (job.Stop("mixed_filters", "two filters"), SystemExit, "error", "mixed_filters"),
         (job.Stop("x", "few", "insufficient_frames"), SystemExit, "insufficient_frames", "x"),
-        (OSError(28, "No space left on device", "a.fits"), OSError, "insufficient_disk_space", "disk_full"),
+        (OSError(28, "No space left on device", "a.fits"), SystemExit, "insufficient_disk_space", "disk_full"),
+        (OSError("187562 requested and 106624 written"), SystemExit, "insufficient_disk_space", "disk_full"),
+        (MemoryError("Unable to allocate 9 GiB"), SystemExit, "error", "out_of_memory"),
         (ValueError("bad shape"), ValueError, "error", "job_failed"),
     ],
 )
-def test_started__leaves_the_reason_of_a_failure(tmp_path, error, raised, status, reason):
-    with pytest.raises(raised), job.started(Snakemake(tmp_path)):
+def test_started__leaves_the_reason_of_a_failure(tmp_path, job_of_run, error, raised, status, reason):
+    with pytest.raises(raised), job.started(job_of_run):
         raise error
-    left = json.loads((tmp_path / "a.json").read_text())
+    left = json.loads((tmp_path / "logs/a.json").read_text())
     assert (left["status"], left["reason"]) == (status, reason) and left["message"]
-    assert left["message"].split()[-1] in (tmp_path / "a.log").read_text()
+    assert left["message"].split()[-1] in (tmp_path / "logs/a.log").read_text()
 
 
-def test_started__leaves_no_reason_of_a_success(tmp_path):
-    (tmp_path / "a.json").write_text("{}")
-    with job.started(Snakemake(tmp_path)):
+def test_started__knows_a_full_disk_behind_the_error_of_astropy(tmp_path, job_of_run):
+    with pytest.raises(SystemExit), job.started(job_of_run):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError:
+            raise OSError("Not enough space on disk") from None
+    assert json.loads((tmp_path / "logs/a.json").read_text())["reason"] == "disk_full"
+
+
+def test_started__leaves_no_reason_of_a_success(tmp_path, job_of_run):
+    (tmp_path / "logs/a.json").write_text("{}")
+    with job.started(job_of_run):
         pass
-    assert not (tmp_path / "a.json").exists()
+    assert not (tmp_path / "logs/a.json").exists()
+
+
+def test_started__a_job_of_a_killed_start_does_not_begin(tmp_path, job_of_run):
+    (tmp_path / ".lock").write_text("node 8 2.0")
+    (tmp_path / "logs/a.json").write_text("of the new start")
+    with pytest.raises(SystemExit, match="node 7.*killed.*node 8"), job.started(job_of_run):
+        pytest.fail("began")
+    assert (tmp_path / "logs/a.json").read_text() == "of the new start"

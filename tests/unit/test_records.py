@@ -26,3 +26,16 @@ def test_rounded__is_right_to_so_many_digits(digits):
     out = records.array(records.rounded(values, digits))
     np.testing.assert_allclose(out, values, rtol=0.51 * 10 ** (1 - digits))
     assert np.isnan(out[1, 2])
+
+
+@pytest.mark.parametrize("content", [b"", b'{"cut', b"\xff\xfe"])
+def test_read__names_a_damaged_record(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(records.DamagedFile, match="a.json is damaged.*delete it"):
+        records.read(tmp_path / "a.json")
+
+
+def test_write__leaves_no_draft_where_it_fails(tmp_path):
+    with pytest.raises(TypeError):
+        records.write(tmp_path / "a.json", {"x": object()})
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """Input that is wrong: a reason code and on, or a clear stop."""
 
 import gzip
+import json
 import shutil
 
 import numpy as np
@@ -9,13 +10,15 @@ from astropy.io import fits
 
 from support import Workdir, events, record, simulate, stamps
 
+ODD_NAME = "- m 31 ü\n{x} $HOME 'a'"
+
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    """Nine good lights and one of everything that can lie among them."""
+    """Nine good lights and one of everything that can lie among them, under names that shells and FITS do not like."""
     root = tmp_path_factory.mktemp("mixed")
-    simulate(root / "lights", "--seed", "31")
-    lights = root / "lights"
+    lights = root / ODD_NAME
+    simulate(lights, "--seed", "31")
     shutil.rmtree(lights / "truth")
     good = (lights / "light_0002.fits").read_bytes()
     with fits.open(lights / "light_0001.fits") as hdus:
@@ -49,21 +52,28 @@ def mixed(tmp_path_factory):
         packed = fits.CompImageHDU(hdus[0].data, hdus[0].header, compression_type="RICE_1")
         packed.writeto(lights / "light_0005.fits.fz")
     (lights / "light_0005.fits").unlink()
+    (lights / "light_0006.fits").rename(root / "elsewhere")
+    (lights / "-light 6 ü\n`{y}`;.fits").symlink_to(root / "elsewhere")
+    (lights / "broken.fits").symlink_to("/proc/self/mem")  # to read it is an error of the system
+    (lights / "nowhere.fits").symlink_to(root / "nowhere")
+    (lights / "circle.fits").symlink_to(lights / "circle.fits")
     (lights / "notes.txt").write_text("left alone")
     for path in lights.iterdir():
-        path.chmod(0o444)
+        if not path.is_symlink():
+            path.chmod(0o444)
     lights.chmod(0o555)
     yield root
     lights.chmod(0o755)
 
 
 def test_run__bad_input_gets_a_reason_and_the_run_goes_on(mixed):
-    before = stamps(mixed / "lights")
+    before = stamps(mixed / ODD_NAME)
     work = Workdir(mixed)
-    work.snakemake("--config", "run_id=bad", "input=lights")
-    assert stamps(mixed / "lights") == before
+    work.snakemake("--config", "run_id=bad", f"input=[{json.dumps(ODD_NAME)}]")
+    assert stamps(mixed / ODD_NAME) == before
     reasons = {f["name"]: f["reason"] for f in record(mixed / "runs/bad", "scan_input")["files"] if f["reason"]}
     assert reasons == {
+        "broken.fits": "unreadable",
         "cut.fits": "truncated",
         "text.fits": "not_fits",
         "light_0002.fits": "duplicate",  # of copy.fits, which comes first
@@ -113,6 +123,8 @@ def test_run__takes_lights_without_any_header(tmp_path):
     [
         (["run_id=007"], "at least one letter or hyphen"),
         (["run_id=../up"], "run_id must match"),
+        (["run_id=/tmp/up"], "run_id must match"),
+        (["run_id=.."], "run_id must match"),
         (["run_id=t", "input=nowhere"], "nowhere does not exist"),
         (["run_id=t", "input=empty"], "no lights in"),
         (["run_id=t", "tile_reconstruction={kapa: 4}"], "did you mean tile_reconstruction.kappa"),
@@ -125,6 +137,16 @@ def test_run__refuses_what_cannot_be_meant(workdir, args, message):
     (workdir.root / "empty").mkdir()
     assert message in workdir.snakemake("--config", *args, fails=True)
     assert not (workdir.root / "runs").exists()
+
+
+def test_run__executes_nothing_that_its_configuration_holds(workdir):
+    run = workdir.root / "runs/t"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(
+        f"run_id: t\nbge: !!python/object/apply:os.system ['touch {workdir.root}/escaped']\n"
+    )
+    assert "could not determine a constructor" in workdir.snakemake("--config", "run_id=t", fails=True)
+    assert not (workdir.root / "escaped").exists()
 
 
 def test_run__stops_with_a_reason_where_frames_do_not_do(tmp_path):

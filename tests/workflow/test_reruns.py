@@ -1,16 +1,16 @@
-"""What runs again and what does not: new nights, changed keys, lights that are gone, kills."""
+"""What runs again and what does not: new nights, changed keys, changed code, lights that are gone."""
 
 import json
 import os
+import re
 import shutil
-import signal
 import subprocess
-import time
+import sys
 
 import pytest
 from astropy.io import fits
 
-from support import SMALL, Workdir, events, pixels, record, same_bits, simulate, stamps
+from support import ROOT, Workdir, record, simulate, stamps
 
 # What all batches are added up to, and so is made again with a new night.
 ADDED_UP = ("reconstruction.fits", "drizzled.fits")
@@ -51,6 +51,46 @@ def test_run__new_night_in_front_runs_no_job_of_the_old_ones(tmp_path):
     }
     assert [s["id"] for s in json.loads((run / "plan.json").read_text())["sessions"]][-1] == "04_night1"
     assert work.settled("--config", "run_id=t")
+    # Touched lights, and lights that were archived, rerun nothing.
+    for path in (tmp_path / "night2").iterdir():
+        os.utime(path)
+    (tmp_path / "night1").rename(tmp_path / "archive")
+    assert work.settled("--config", "run_id=t")
+
+
+# What depends on which: (key or file of scripts/tilestack, first rules that run again, rules that must not).
+EARLY = {"scan_frames", "detect_stars", "registration", "prewarp", "normalization", "local_metrics"}
+MIDDLE = {"colour_template", "reconstruct_batch", "tile_reconstruction", "synthetic_stack", "stacking"}
+CHANGES = [
+    ("kernels/debayer.py", {"debayer", "colour_template"}, EARLY),  # the template for colours is demosaiced by it
+    ("debayering.py", {"debayer"}, EARLY | MIDDLE),
+    ("kernels/drizzle.py", {"reconstruct_batch"}, EARLY - {"local_metrics"}),
+    ("calibration.py", {"pcc"}, EARLY | MIDDLE | {"debayer", "astrometry", "bge"}),
+    ("report/words.py", {"report"}, EARLY | MIDDLE | {"debayer", "astrometry", "bge", "pcc", "done"}),
+    ("debayer={method: bilinear}", {"debayer"}, EARLY | MIDDLE),
+    ("pcc={enabled: false}", {"pcc"}, EARLY | MIDDLE | {"debayer", "astrometry", "bge"}),
+    ("tile_reconstruction={kappa: 5.5}", {"reconstruct_batch"}, EARLY),
+    ("registration={sigma: 5.5}", {"detect_stars"}, {"scan_frames"}),
+]
+
+
+@pytest.mark.parametrize(("change", "first", "untouched"), CHANGES, ids=[change for change, *_ in CHANGES])
+def test_change__runs_again_what_depends_on_it_and_nothing_earlier(change, first, untouched, finished, tmp_path):
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    shutil.copy(ROOT / "Snakefile", repository)
+    for name in ("config", "envs", "profiles", "rules", "scripts"):
+        shutil.copytree(ROOT / name, repository / name)
+    args = []
+    if change.endswith(".py"):
+        with open(repository / "scripts/tilestack" / change, "a") as stream:
+            stream.write("\nCHANGED = 1\n")
+    else:
+        args = ["--config", change]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", repository / "Snakefile", "--directory", finished.root]
+    done = subprocess.run([*command, "--dry-run", *args], capture_output=True, text=True, check=True)
+    jobs = set(re.findall(r"^([a-z_]+) +[0-9]+$", done.stdout, re.MULTILINE)) - {"all", "total"}
+    assert first <= jobs and not untouched & jobs, jobs
 
 
 def test_run__touched_lights_rerun_nothing_and_one_that_is_gone_stops_a_change(copied):
@@ -65,20 +105,3 @@ def test_run__touched_lights_rerun_nothing_and_one_that_is_gone_stops_a_change(c
     (lights / "light_0003.fits").unlink()
     said = copied.snakemake("--config", "registration={sigma: 5}", fails=True)
     assert "light_0003.fits" in said
-
-
-def test_run__kill_is_repaired_by_the_same_command(finished, tmp_path):
-    work = Workdir(tmp_path)
-    process = subprocess.Popen(
-        work.command("--config", SMALL), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    end = time.monotonic() + 300
-    while not list((tmp_path / "runs/demo/work/prewarp").rglob("*")):
-        assert time.monotonic() < end and process.poll() is None
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    work.snakemake("--config", SMALL)
-    assert same_bits(pixels(finished.run), pixels(tmp_path / "runs/demo"))
-    story = events(tmp_path / "runs/demo")
-    assert [e["status"] for e in story if e["type"] == "run_end"] == ["aborted", "ok"]

@@ -1,7 +1,6 @@
 """The table of all lights that were found, and which values stand out."""
 
 import csv
-import os
 
 import numpy as np
 
@@ -141,8 +140,7 @@ def text(row, key):
 
 def write_csv(path, rows):
     """The table as CSV, in one step. A cell that a spreadsheet would take for a formula begins with an apostrophe."""
-    draft = f"{path}.{os.getpid()}.tmp"
-    with open(draft, "w", newline="", encoding="utf-8") as stream:
+    with records.replacing(path) as draft, open(draft, "w", newline="", encoding="utf-8") as stream:
         out = csv.writer(stream)
         out.writerow(["file", "night", "time", "exposure_s", "status", *COLUMNS, "outliers", "flags", "reason"])
         for row in rows:
@@ -152,7 +150,6 @@ def write_csv(path, rows):
             tail = [outliers, "; ".join(row["flags"]), row["reason"] or ""]
             exposure = "" if row["exposure_s"] is None else f"{row['exposure_s']:g}"
             out.writerow([*map(harmless, cells), exposure, row["status"], *numbers, *map(harmless, tail)])
-    os.replace(draft, path)
 
 
 def harmless(cell):
