@@ -39,7 +39,7 @@ def normalization(paths, out, *, sky_model, sky_mesh_px):
         first["reference_sky"] if first else normalizations.smooth_sky(target, lattice["shape"], lattice["mesh_px"])
     )
     models = normalizations.sky_models(
-        entries, scale, target, lattice["shape"], lattice["mesh_px"], sky_model, sky_mesh_px
+        entries, scale, target, lattice["shape"], lattice["mesh_px"], sky_model, sky_mesh_px, later=first is not None
     )
     records.write(
         out,

@@ -276,7 +276,7 @@ def filled_scale(log_scale, exposure_s, typical):
     return np.where(np.isfinite(log_scale), log_scale, np.array(typical["ln_scale"]) + more[:, None])
 
 
-def sky_models(entries, scale, reference, shape, mesh_px, model, coarse_px):
+def sky_models(entries, scale, reference, shape, mesh_px, model, coarse_px, later):
     """Sky difference of each frame and channel to the reference.
 
     Parameters
@@ -295,6 +295,10 @@ def sky_models(entries, scale, reference, shape, mesh_px, model, coarse_px):
         ``sky_model`` of the configuration.
     coarse_px : int
         ``sky_mesh_px`` of the configuration.
+    later : bool
+        Whether the frames are of a later session than the reference. Then what they all differ from their models by, as
+        another telescope or another place of the moon leaves it, is part of the models: beyond the reference it goes on
+        as it is at its rim, so that there is no step where the frames of one session end.
 
     Returns
     -------
@@ -302,7 +306,7 @@ def sky_models(entries, scale, reference, shape, mesh_px, model, coarse_px):
         ``sky.fit`` by frame and channel.
     """
     wanted = np.array(reference["sky"], float)
-    models = []
+    models, differences, places = [], [], []
     for entry, t in zip(entries, scale, strict=True):
         mesh = np.array(entry["sky"], float)
         rows, columns = mesh_centres(entry["mesh_origin"], mesh.shape[1:], mesh_px)
@@ -311,6 +315,12 @@ def sky_models(entries, scale, reference, shape, mesh_px, model, coarse_px):
             for c in range(len(mesh))
         ]
         models.append([sky.fit(d, rows, columns, shape, model, coarse_px) for d in difference])
+        differences.append(difference)
+        places.append((rows, columns))
+    if later and model != "mesh":
+        for c in range(len(wanted)):
+            of_channel = [(m[c], d[c]) for m, d in zip(models, differences, strict=True)]
+            sky.add_common(of_channel, places, np.asarray(scale)[:, c], mesh_px)
     return models
 
 

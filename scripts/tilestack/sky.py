@@ -5,6 +5,8 @@ import numpy as np
 from tilestack.lattice import bilinear, filled
 
 ORDERS = {"constant": 0, "plane": 1, "quadratic": 2}
+# Fewest frames that have anything in common.
+FEWEST_IN_COMMON = 5
 
 
 def terms(y, x, order):
@@ -65,6 +67,38 @@ def fit(difference, rows, columns, shape, model, mesh_px):
         whole[known] = np.where(kept, residual, np.nan)
         result |= _coarse(whole, rows, columns, mesh_px)
     return result
+
+
+def add_common(fits, places, scale, mesh_px):
+    """Add to the models of a session what its frames have in common beyond them, in place.
+
+    Parameters
+    ----------
+    fits : list of (dict, (ny, nx) float64 array)
+        Model and difference of each frame, as from and for ``fit``.
+    places : list of ((ny,) array, (nx,) array)
+        Lattice positions of its cells.
+    scale : (n,) float64 array
+        Photometric scales: what is common is common at scale 1.
+    mesh_px : int
+        Side of a cell.
+    """
+    first = [min(place[axis][0] for place in places) for axis in (0, 1)]
+    size = [int(round((max(place[axis][-1] for place in places) - first[axis]) / mesh_px)) + 1 for axis in (0, 1)]
+    stack = np.full((len(fits), *size), np.nan)
+    for k, ((model, difference), (rows, columns)) in enumerate(zip(fits, places, strict=True)):
+        j, i = (int(round((at[0] - start) / mesh_px)) for at, start in zip((rows, columns), first, strict=True))
+        left = (difference - evaluate(model, rows, columns)) / scale[k]
+        stack[k, j : j + len(rows), i : i + len(columns)] = left
+    known = np.isfinite(stack).sum(0) >= max(len(fits) / 2, FEWEST_IN_COMMON)
+    if not known.any():
+        return
+    common = np.full(known.shape, np.nan)
+    common[known] = np.nanmedian(stack[:, known], axis=0)
+    common = filled(common)
+    axes = [(start + mesh_px * np.arange(n)).tolist() for start, n in zip(first, size, strict=True)]
+    for (model, _), t in zip(fits, scale, strict=True):
+        model |= {"rows": axes[0], "columns": axes[1], "residual": (t * common).tolist()}
 
 
 def _least_deviations(matrix, values):

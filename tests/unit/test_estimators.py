@@ -216,3 +216,32 @@ def test_tile_coverage__is_the_share_of_the_tile_in_the_frame():
     y, x = np.mgrid[:256, :256]
     inside = (x >= 100) & (x <= 159) & (y >= 40) & (y <= 119)
     np.testing.assert_allclose(found, inside.reshape(4, 64, 4, 64).mean((1, 3)), atol=1e-9)
+
+
+def test_sky_models__of_a_later_session_leave_no_step_where_the_first_one_ends():
+    """Two telescopes: the sky of the second differs by a plane a frame and, in all frames alike, by a curved rest."""
+    rng = np.random.default_rng(9)
+    mesh_px, shape = 64, (1280, 1280)
+    y, x = np.indices((20, 30))
+    known = x < 20  # the template ends here, the frames of the second session go on
+    curved = 6 * np.cos(x / 9) * np.sin(y / 7)
+    template = {"mesh_origin": (0, 0), "sky": [np.where(known, 500.0 + 2 * y, np.nan)]}
+    scale = rng.uniform(0.5, 1.5, (9, 1))
+    planes = [10 * k + rng.normal() * y + rng.normal() * x for k in range(9)]
+    skies = [
+        t[0] * (500.0 + 2 * y + curved) + p + rng.normal(0, 0.3, y.shape) for t, p in zip(scale, planes, strict=True)
+    ]
+    entries = [{"mesh_origin": (0, 0), "sky": [level]} for level in skies]
+    rim = (slice(None), slice(18, 20))
+    rows, columns = lattice.mesh_centres((0, 0), y.shape, mesh_px)
+    worst = {}
+    for later in (False, True):
+        found = normalization.sky_models(entries, scale, template, shape, mesh_px, "plane", 512, later=later)
+        left = [
+            (level - t[0] * (500.0 + 2 * y) - sky.evaluate(of_frame[0], rows, columns))[rim] / t[0]
+            for level, t, of_frame in zip(skies, scale, found, strict=True)
+        ]
+        worst[later] = np.abs(np.mean(left, axis=0)).max()
+    assert worst[True] < 0.1 * worst[False] + 0.3  # of the noise of a cell
+    few = normalization.sky_models(entries[:4], scale[:4], template, shape, mesh_px, "plane", 512, later=True)
+    assert "residual" not in few[0][0]
