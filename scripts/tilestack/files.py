@@ -131,3 +131,31 @@ def pixels(hdu):
 def native(array):
     """The array in native byte order, which numba asks for."""
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+class Rows:
+    """An image (planes, h, w) of a workflow file, read by rows.
+
+    A memory map keeps what was read as memory of the process: over the sums of all batches that grows with the number
+    of frames, and a cluster counts it.
+
+    Parameters
+    ----------
+    hdu : astropy.io.fits.ImageHDU
+    """
+
+    def __init__(self, hdu):
+        place = hdu.fileinfo()
+        self.path, self.offset, self.shape = place["file"].name, place["datLoc"], hdu.shape
+        self.dtype = np.dtype({16: ">i2", 32: ">i4", -32: ">f4"}[hdu.header["BITPIX"]])
+
+    def __len__(self):
+        return self.shape[0]
+
+    def read(self, first, last):
+        """Rows first ... last - 1 of all planes, as stored: (planes, last - first, w)."""
+        n_planes, h, w = self.shape
+        size, n = self.dtype.itemsize, (last - first) * w
+        starts = [self.offset + (k * h + first) * w * size for k in range(n_planes)]
+        parts = [np.fromfile(self.path, self.dtype, n, offset=start) for start in starts]
+        return np.stack(parts).reshape(n_planes, last - first, w)

@@ -317,7 +317,7 @@ def sky_models(entries, scale, reference, shape, mesh_px, model, coarse_px, late
         models.append([sky.fit(d, rows, columns, shape, model, coarse_px) for d in difference])
         differences.append(difference)
         places.append((rows, columns))
-    if later and model != "mesh":
+    if later and len(entries) >= sky.FEWEST_IN_COMMON and model != "mesh":
         for c in range(len(wanted)):
             of_channel = [(m[c], d[c]) for m, d in zip(models, differences, strict=True)]
             sky.add_common(of_channel, places, np.asarray(scale)[:, c], mesh_px)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tilestack import masks
+from tilestack import files, masks
 from tilestack.kernels import coadd as kernel
 from tilestack.splitsums import Kind
 
@@ -27,7 +27,8 @@ class Sums:
 
     def __init__(self, hdus, kind=MOSAIC):
         self.header, self.kind = hdus[0].header, kind
-        self.planes = {name: hdus[name].data for name in (*kind.sums, *kind.counts, "N_REJECTED", "N_SATURATED")}
+        names = (*kind.sums, *kind.counts, "N_REJECTED", "N_SATURATED")
+        self.planes = {name: files.Rows(hdus[name]) for name in names}
         self.tables = {name: np.asarray(hdus[name].data) for name in ("REJECTED", "SATURATED")}
         self.n_planes, *size = self.planes["W_EVEN"].shape
         self.box = (self.header["LATTY0"], self.header["LATTX0"], *size)
@@ -48,11 +49,11 @@ class Sums:
             return
         x = self.box[1] - band[1]
         here = (slice(None), slice(top - band[0], bottom - band[0]), slice(x, x + self.box[3]))
-        there = (slice(None), slice(top - self.box[0], bottom - self.box[0]))
+        there = (top - self.box[0], bottom - self.box[0])
         for k, name in enumerate(self.kind.sums):
-            sums[k][here] += self.planes[name][there]
+            sums[k][here] += self.planes[name].read(*there)
         for k, name in enumerate((*self.kind.counts, "N_REJECTED", "N_SATURATED")):
-            counts[k][here] += self.planes[name][there]
+            counts[k][here] += self.planes[name].read(*there)
 
     def left_out(self, name, band):
         """What was left out in a band of the canvas.

@@ -245,3 +245,4 @@ def test_sky_models__of_a_later_session_leave_no_step_where_the_first_one_ends()
     assert worst[True] < 0.1 * worst[False] + 0.3  # of the noise of a cell
     few = normalization.sky_models(entries[:4], scale[:4], template, shape, mesh_px, "plane", 512, later=True)
     assert "residual" not in few[0][0]
+    assert normalization.sky_models([], scale[:0], template, shape, mesh_px, "plane", 512, later=True) == []
