@@ -15,12 +15,8 @@ def scan_input(facts_paths, out, *, plan, scan, assumptions, drizzle, split_sess
     split_sessions: how many may have their sums by cluster."""
     facts = {s: [records.read(path)["files"] for path in paths] for s, paths in facts_paths.items()}
     sessions = [(s, [file for batch in batches for file in batch]) for s, batches in facts.items()]
-    decided = selection.decide(
-        sessions,
-        scan,
-        assumptions["exposure_time_tolerance_percent"],
-        {s: entry["filter"] for s, entry in plan.items()},
-    )
+    filters = {s: entry["filter"] for s, entry in plan.items()}
+    decided = selection.decide(sessions, scan, assumptions["exposure_time_tolerance_percent"], filters)
     mode = selection.check(decided, assumptions)
     planes = 3 if next(iter(decided.values()))["colour_mode"] == "osc" else int(drizzle["mono"])
     disk = check_disk(decided, facts, run_folder, planes * drizzle["scale"] ** 2, split_sessions)
