@@ -11,7 +11,7 @@ import hostile
 from support import ROOT, simulate
 from tilestack import inspection, lights, records, selection
 
-sys.path[:0] = [str(ROOT / "tests/acceptance")]
+sys.path.append(str(ROOT / "tests/acceptance"))
 import fuzz  # noqa: E402
 
 

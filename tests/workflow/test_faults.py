@@ -11,7 +11,7 @@ import pytest
 
 from support import ROOT, SMALL, Workdir, events
 
-sys.path[:0] = [str(ROOT / "tests/acceptance")]
+sys.path.append(str(ROOT / "tests/acceptance"))
 import faults  # noqa: E402
 import kills  # noqa: E402
 

@@ -1,6 +1,6 @@
 """Drizzled colours and those of the mosaic, side by side: efficiency, width and colours of known stars.
 
-python tests/acceptance/colour.py --frames 8 20 60 --fwhm 2.2 2.7 3.5 --drops 0.5x1 0.7x1 1.0x1 0.7x2
+python tests/acceptance/colour_series.py --frames 8 20 60 --fwhm 2.2 2.7 3.5 --drops 0.5x1 0.7x1 1.0x1 0.7x2
 
 Equal frames; the ceiling is that of each colour's own raw pixels. FWHM is that of the response to faint known stars,
 colours those of bright ones in an aperture against what their frames hold.
