@@ -77,7 +77,8 @@ class Sums:
 
 
 class LeftOut:
-    """Pixels with samples that were left out: `at`, index arrays (m,) of each axis, sums (s, m) and counts (n, m)."""
+    """Pixels of a batch with samples that were left out, each once: `at`, index arrays (m,) of each axis, sums (s, m),
+    counts (n, m)."""
 
     def __init__(self, at, sums, counts):
         self.at, self.sums, self.counts = at, sums, counts
