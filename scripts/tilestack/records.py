@@ -35,8 +35,8 @@ def read(path):
 def write(path, record):
     """Write a record in one step: numpy scalars and arrays as numbers and lists, what is not finite as null."""
     with replacing(path) as draft, open(draft, "w") as stream:
-        json.dump(_plain(record), stream, allow_nan=False, separators=(",", ":"))
-        stream.write("\n")
+        # As one string: written piece by piece it would be encoded in Python, not in C.
+        stream.write(json.dumps(_plain(record), allow_nan=False, separators=(",", ":")) + "\n")
 
 
 @contextlib.contextmanager
@@ -54,9 +54,14 @@ def replacing(path):
 def rounded(values, digits=6):
     """Array as nested lists of floats with so many significant digits; null where not finite."""
     values = np.asarray(values, float)
-    if values.ndim:
-        return [rounded(value, digits) for value in values]
-    return float(f"{values:.{digits}g}") if np.isfinite(values) else None
+    if not values.ndim:
+        return _rounded(float(values), digits)
+    flat = np.array([_rounded(value, digits) for value in values.ravel().tolist()], object)
+    return flat.reshape(values.shape).tolist()
+
+
+def _rounded(value, digits):
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
 def array(values):
@@ -65,14 +70,14 @@ def array(values):
 
 
 def _plain(value):
+    if type(value) is float:  # nearly all there is, so it is asked first
+        return value if math.isfinite(value) else None
+    if isinstance(value, (str, int)) or value is None:
+        return value
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, np.generic)):
         return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
     return value
