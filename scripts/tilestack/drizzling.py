@@ -9,8 +9,9 @@ from tilestack import bayer, distortion, files, geometry, lattice, prewarped, re
 from tilestack.kernels import coadd
 from tilestack.kernels import drizzle as kernel
 
-# Bytes of sums that a band may hold: those of kept pixels, a third, are to stay in the cache from frame to frame.
-BAND_BYTES = 48e6
+# Bytes of sums that a band may hold, of which those of kept pixels, a third, are really touched; and of raw pixels that
+# are added in one go.
+BAND_BYTES, LIGHT_BYTES = 144e6, 64e6
 
 
 def drop_of(options):
@@ -176,16 +177,22 @@ def add(batch, band, found, drop, exposure_s, signal, members=None, fields=None)
     shape = (band[2] * drop.scale, band[3] * drop.scale)
     sums = np.zeros((3, batch.n_channels, *shape, len(kernel.SUMS)))
     counts = np.zeros(sums.shape[:-1], np.int32)
-    reach = reaches(batch)
-    for k in range(len(batch.entries)) if members is None else members:
-        light, marks = batch.light(k, band, reach[k], fields)
+    reach, lights, marks, of_lights = reaches(batch), [], [], []
+    members = list(range(len(batch.entries)) if members is None else members)
+    for k in members:
+        light, its_marks = batch.light(k, band, reach[k], fields)
         here = found[k] - light.top_left
-        y, x = here[((here >= 0) & (here < marks.shape)).all(1)].T
-        marks[y, x] = np.where(marks[y, x] == kernel.KEPT, kernel.REJECTED, marks[y, x])
-        odd = batch.entries[k]["index"] % 2 == 1
-        kernel.deposit(
-            light, marks, band, signal, batch.options["inverse_gain"], odd, exposure_s[k], drop, sums, counts
-        )
+        y, x = here[((here >= 0) & (here < its_marks.shape)).all(1)].T
+        its_marks[y, x] = np.where(its_marks[y, x] == kernel.KEPT, kernel.REJECTED, its_marks[y, x])
+        lights.append(light)
+        marks.append(its_marks)
+        of_lights.append(k)
+        each = np.max([light.image.shape for light in lights], axis=0).prod() * 4
+        if k == members[-1] or len(lights) * each > LIGHT_BYTES:
+            odd = [batch.entries[n]["index"] % 2 == 1 for n in of_lights]
+            gain, exposures = batch.options["inverse_gain"], exposure_s[of_lights]
+            kernel.deposit(lights, marks, band, signal, gain, odd, exposures, drop, sums, counts)
+            lights, marks, of_lights = [], [], []
     return sums, counts
 
 
@@ -275,7 +282,7 @@ def write_sums(path, split_path, batch, drop, exposure_s, split):
 
 def _sparse(sums, counts, first_row):
     """The pixels of a band that have any, as columns."""
-    plane, y, x = np.nonzero(counts)
+    plane, y, x = np.unravel_index(np.flatnonzero(counts > 0), counts.shape)
     return {
         "PLANE": plane.astype(np.int16),
         "ROW": (y + first_row).astype(np.int32),

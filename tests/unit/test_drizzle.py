@@ -38,7 +38,7 @@ def deposited(light, band, drop, marks=None, signal=0.0, inverse_gain=0.0, odd=F
     shape = (3, n_channels, band[2] * drop.scale, band[3] * drop.scale)
     sums, counts = onto or (np.zeros((*shape, len(kernel.SUMS))), np.zeros(shape, np.int32))
     above = np.full((n_channels, band[2] + 2 * halo, band[3] + 2 * halo), signal, np.float32)
-    kernel.deposit(light, marks, band, above, inverse_gain, odd, exposure_s, drop, sums, counts)
+    kernel.deposit([light], [marks], band, above, inverse_gain, [odd], [exposure_s], drop, sums, counts)
     return sums, counts
 
 
@@ -185,7 +185,7 @@ def test_deposit__equals_plain_numpy(lens, odd):
     signal = rng.uniform(-200, 200, (3, band[2] + 2 * halo, band[3] + 2 * halo)).astype(np.float32)
     shape = (3, 3, band[2] * finer, band[3] * finer)
     sums, counts = np.zeros((*shape, len(kernel.SUMS))), np.zeros(shape, np.int32)
-    kernel.deposit(light, marks, band, signal, inverse_gain, odd, exposure_s, drop, sums, counts)
+    kernel.deposit([light], [marks], band, signal, inverse_gain, [odd], [exposure_s], drop, sums, counts)
 
     points = raw_places(light.image.shape)
     model = None
@@ -253,7 +253,7 @@ def test_deposit__fields_on_a_line_are_nearly_bilinear():
 
 @pytest.mark.parametrize("name", kernel.KERNELS)
 @pytest.mark.parametrize("lens", [False, True])
-def test_deposit__bits_depend_neither_on_threads_nor_on_bands_nor_on_the_part_of_the_light(name, lens):
+def test_deposit__bits_depend_neither_on_threads_nor_bands_nor_frames_at_once_nor_parts_of_lights(name, lens):
     light = rich(lens=lens)
     rng = np.random.default_rng(5)
     marks = rng.choice([0, 0, 0, 1, 2, 3], light.image.shape).astype(np.uint8)
@@ -262,26 +262,34 @@ def test_deposit__bits_depend_neither_on_threads_nor_on_bands_nor_on_the_part_of
     halo = kernel.reach(light, drop)
     signal = rng.uniform(-100, 300, (3, band[2] + 2 * halo, band[3] + 2 * halo)).astype(np.float32)
 
-    def stack(part, rows=slice(None), columns=slice(None)):
-        """Two frames on a part of the band, from a part of the light."""
+    def stack(part, rows=slice(None), columns=slice(None), at_once=1):
+        """Two frames on a part of the band, from a part of the light; the second of less of it."""
         y0, x0, n_rows, n_columns = part
         shape = (3, 3, n_rows * drop.scale, n_columns * drop.scale)
         sums, counts = np.zeros((*shape, len(kernel.SUMS))), np.zeros(shape, np.int32)
         j, i = y0 - band[0], x0 - band[1]
         above = signal[:, j : j + n_rows + 2 * halo, i : i + n_columns + 2 * halo]
         piece = light._replace(image=light.image[rows, columns], top_left=(rows.start or 0, columns.start or 0))
-        for odd in (False, True):
-            moved = piece._replace(to_lattice=piece.to_lattice + [[0, 0, 0.3 * odd], [0, 0, 0.2 * odd]])
-            kernel.deposit(moved, marks[rows, columns], part, above, 0.7, odd, 10.0, drop, sums, counts)
+        cut = piece.image.shape[0] - 5, piece.image.shape[1] - 7
+        smaller = piece._replace(
+            image=piece.image[: cut[0], : cut[1]],
+            to_lattice=piece.to_lattice + [[0, 0.01, 0.3], [0, 0, 0.2]],
+            fields=piece.fields * np.float32(1.1),
+        )
+        frames = [(piece, marks[rows, columns]), (smaller, marks[rows, columns][: cut[0], : cut[1]])]
+        for first in range(0, 2, at_once):
+            some, its_marks = zip(*frames[first : first + at_once], strict=True)
+            odd, exposure_s = (list(v[first : first + at_once]) for v in ((False, True), (10.0, 7.0)))
+            kernel.deposit(some, its_marks, part, above, 0.7, odd, exposure_s, drop, sums, counts)
         return sums, counts
 
     whole, number = stack(band)
     assert (number.sum((2, 3)) > 100).all()
     before = numba.get_num_threads()
     try:
-        for n_threads in {1, min(2, numba.config.NUMBA_NUM_THREADS)}:
+        for n_threads, at_once in itertools.product({1, min(2, numba.config.NUMBA_NUM_THREADS)}, (1, 2)):
             numba.set_num_threads(n_threads)
-            again = stack(band)
+            again = stack(band, at_once=at_once)
             assert again[0].tobytes() == whole.tobytes() and again[1].tobytes() == number.tobytes()
     finally:
         numba.set_num_threads(before)
@@ -572,8 +580,8 @@ def test_wrong_shapes__are_said():
     marks, signal = np.zeros((9, 8), np.uint8), np.zeros((1, 14, 16), np.float32)
     sums, counts = np.zeros((3, 1, 20, 24, 9)), np.zeros((3, 1, 20, 24), np.int32)
 
-    def deposit(light=light, marks=marks, signal=signal, drop=drop, sums=sums, counts=counts):
-        kernel.deposit(light, marks, band, signal, 0.0, False, 1.0, drop, sums, counts)
+    def deposit(light=light, marks=marks, signal=signal, drop=drop, sums=sums, counts=counts, exposures=(1.0,)):
+        kernel.deposit([light], [marks], band, signal, 0.0, [False], exposures, drop, sums, counts)
 
     deposit()
     with pytest.raises(ValueError, match=r"sums \(3, 1, 20, 24, 9\).*got \(3, 1, 20, 23, 9\)"):
@@ -584,6 +592,8 @@ def test_wrong_shapes__are_said():
         deposit(signal=signal[:, 2:-2, 2:-2])
     with pytest.raises(ValueError, match=r"got float32 \(9, 8\) and \(9, 7\)"):
         deposit(marks=marks[:, 1:])
+    with pytest.raises(ValueError, match=r"exposure of 1 lights, got \[False\] and \(1.0, 2.0\)"):
+        deposit(exposures=(1.0, 2.0))
     with pytest.raises(ValueError, match=r"got float64"):
         deposit(light._replace(image=np.ones((9, 8))))
     with pytest.raises(ValueError, match=r"5 fields of 1 channels.*got \(4, 1, 2, 2\)"):

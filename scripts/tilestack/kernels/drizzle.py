@@ -26,8 +26,8 @@ LEAST_SHARE = 1e-9
 # take longer than all the rest. From a bilinear field the line differs where it crosses a row of nodes, by 4 px times
 # the change of slope there: of fields that change by 1 % from node to node, 128 px apart, by 2e-4 in the worst place.
 SEGMENT = 16
-# Output pixels that are filled at a time: what a frame adds to them fits into the cache.
-TILE_ROWS, TILE_COLUMNS = 32, 64
+# Output pixels that are filled at a time, by all frames in turn: their sums stay in the cache.
+TILE_ROWS, TILE_COLUMNS = 32, 128
 # Lattice pixels that a template must reach beyond the band: those of the cubic interpolation.
 TEMPLATE_HALO = 2
 
@@ -129,10 +129,10 @@ def _fields_along(light, y, places, nodes, along):
         _fields_at(light, y, places[n], nodes[n])
     for n in range(len(nodes) - 1):
         for m in range(len(FIELDS)):
-            for phase in range(2):
-                value, step = nodes[n, phase, m], (nodes[n + 1, phase, m] - nodes[n, phase, m]) / SEGMENT
-                for k in range(phase, SEGMENT, 2):
-                    along[m, n * SEGMENT + k] = value + k * step
+            even, odd = nodes[n, 0, m], nodes[n, 1, m]
+            even_step, odd_step = (nodes[n + 1, 0, m] - even) / SEGMENT, (nodes[n + 1, 1, m] - odd) / SEGMENT
+            for k in range(SEGMENT):
+                along[m, n * SEGMENT + k] = odd + k * odd_step if k & 1 else even + k * even_step
 
 
 def mark(light, marks, band, template, options):
@@ -345,24 +345,25 @@ def reach(light, drop):
     return math.ceil((max(spot.ex, spot.ey) + 1) / drop.scale)
 
 
-def deposit(light, marks, band, signal, inverse_gain, odd, exposure_s, drop, sums, counts):
-    """Add a frame's raw pixels to the output pixels of a band, in place.
+def deposit(lights, marks, band, signal, inverse_gain, odd, exposure_s, drop, sums, counts):
+    """Add the raw pixels of frames to the output pixels of a band, in place.
 
     Parameters
     ----------
-    light : Light
-        All of its pixels whose drops reach into the band, at least.
-    marks : (h, w) uint8 array
-        MISSING pixels, and those that are NaN, are left out.
+    lights : list of Light
+        Of one camera: cell, lens and grid are those of the first. All of its pixels whose drops reach into the band,
+        at least.
+    marks : list of (h, w) uint8 arrays
+        Of each light. MISSING pixels, and those that are NaN, are left out.
     band : (int, int, int, int)
         Lattice y0, x0, rows, columns.
     signal : (c, rows + 2 halo, columns + 2 halo) float32 array, ADU
         Light above the local sky, on the band and a halo of ``reach`` or more to all sides.
     inverse_gain : float, ADU per electron
         0 where the gain is unknown.
-    odd : bool
-        Which half the frame belongs to.
-    exposure_s : float
+    odd : sequence of bool
+        Which half a frame belongs to.
+    exposure_s : sequence of float
     drop : Drop
     sums : (3, c, rows x scale, columns x scale, 9) float64 array
         SUMS of what is kept, rejected and saturated, those of a pixel side by side; added to. With the overlap a
@@ -390,12 +391,12 @@ def deposit(light, marks, band, signal, inverse_gain, odd, exposure_s, drop, sum
     pixels are independent and not resampled: there is no noise gain. Below the sky as in ``coadd``: at least
     LEAST_VARIANCE V / A. The signal is that of the lattice pixel on which the centre of the raw pixel lies.
 
-    Tiles of output pixels are filled one by one, a strip of them by one thread. To each output pixel the drops of a
-    frame are added by raw row and column: threads and bands do not change the bits.
+    Tiles of output pixels are filled one by one, a strip of them by one thread, by all frames in turn, so that their
+    sums stay in the cache. To each output pixel drops are added by frame, raw row and column: threads, tiles and bands
+    do not change the bits.
     """
-    _check(light, marks, band)
-    spot = _spot(light, drop)
-    n_channels, (rows, columns) = len(light.fields[0]), band[2:]
+    spots = [_spot(light, drop) for light in lights]
+    n_channels, (rows, columns) = len(lights[0].fields[0]), band[2:]
     wanted = (3, n_channels, rows * drop.scale, columns * drop.scale)
     if (
         sums.shape != (*wanted, len(SUMS))
@@ -406,28 +407,68 @@ def deposit(light, marks, band, signal, inverse_gain, odd, exposure_s, drop, sum
         raise ValueError(
             f"need contiguous sums {(*wanted, len(SUMS))} and counts {wanted}, got {sums.shape} and {counts.shape}"
         )
-    halo = (signal.shape[1] - rows) // 2
-    if halo < reach(light, drop) or signal.shape != (n_channels, rows + 2 * halo, columns + 2 * halo):
+    for light, its_marks in zip(lights, marks, strict=True):
+        _check(light, its_marks, band)
+    halo, least = (signal.shape[1] - rows) // 2, max(reach(light, drop) for light in lights)
+    if halo < least or signal.shape != (n_channels, rows + 2 * halo, columns + 2 * halo):
         raise ValueError(
-            f"need the signal of {n_channels} colours on {rows} x {columns} pixels and a halo of at least "
-            f"{reach(light, drop)}, got {signal.shape}"
+            f"need the signal of {n_channels} colours on {rows} x {columns} pixels and a halo of at least {least}, "
+            f"got {signal.shape}"
         )
-    light, bend = _prepared(light)
+    spots = Spot(drop.kernel, float(drop.pixfrac), drop.scale, *map(np.array, list(zip(*spots, strict=True))[3:]))
+    bends = np.array([_prepared(light)[1] for light in lights])
+    stacked, its_marks = _stacked(lights, marks)
     first = (int(band[0]), int(band[1]))
-    per_frame = (float(inverse_gain), int(bool(odd)), float(exposure_s))
-    # One layout of each array, so that the kernel is compiled once.
-    marks, signal = np.ascontiguousarray(marks), np.ascontiguousarray(signal)
-    _deposit(light, bend, spot, marks, first, signal, halo, per_frame, sums, counts)
+    per_frame = (np.array(odd, np.int64), np.array(exposure_s, float))
+    if len(per_frame[0]) != len(lights) or len(per_frame[1]) != len(lights):
+        raise ValueError(f"need a half and an exposure of {len(lights)} lights, got {odd} and {exposure_s}")
+    signal = np.ascontiguousarray(signal)  # one layout, so that the kernel is compiled once
+    _deposit(stacked, bends, spots, its_marks, first, signal, halo, float(inverse_gain), per_frame, sums, counts)
+
+
+def _stacked(lights, marks):
+    """Lights as one, each array with an axis more but cell, lens and grid; and their marks, MISSING at the end of
+    smaller ones."""
+    shape = np.max([light.image.shape for light in lights], axis=0)
+    image, its_marks = np.empty((len(lights), *shape), np.float32), np.full((len(lights), *shape), MISSING, np.uint8)
+    for k, light in enumerate(lights):
+        h, w = light.image.shape
+        image[k, :h, :w], its_marks[k, :h, :w] = light.image, marks[k]
+    prepared = [_prepared(light)[0] for light in lights]
+    each = {name: np.stack([getattr(p, name) for p in prepared]) for name in ("top_left", "to_lattice", "fields")}
+    return prepared[0]._replace(image=image, **each), its_marks
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def _deposit(light, bend, spot, marks, first, signal, halo, per_frame, sums, counts):
+def _deposit(lights, bends, spots, marks, first, signal, halo, inverse_gain, per_frame, sums, counts):
     n_rows, n_columns = sums.shape[2:4]
     for strip in prange((n_rows + TILE_ROWS - 1) // TILE_ROWS):
         j = strip * TILE_ROWS
         for i in range(0, n_columns, TILE_COLUMNS):
             tile = (j, i, min(TILE_ROWS, n_rows - j), min(TILE_COLUMNS, n_columns - i))
-            _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, sums, counts)
+            for k in range(len(bends)):
+                light = Light(
+                    lights.image[k],
+                    lights.top_left[k],
+                    lights.cell,
+                    lights.to_lattice[k],
+                    lights.lens,
+                    lights.fields[k],
+                    lights.grid,
+                )
+                spot = Spot(
+                    spots.kernel,
+                    spots.pixfrac,
+                    spots.scale,
+                    spots.area[k],
+                    spots.ey[k],
+                    spots.ex[k],
+                    spots.ny[k],
+                    spots.nx[k],
+                    spots.sides[k],
+                )
+                frame = (inverse_gain, per_frame[0][k], per_frame[1][k])
+                _fill(light, bends[k], spot, marks[k], first, tile, signal, halo, frame, sums, counts)
 
 
 @njit(error_model="numpy")
@@ -449,7 +490,9 @@ def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, sums, 
     xs, ys, fine_x, fine_y = np.empty(n_most), np.empty(n_most), np.empty(n_most), np.empty(n_most)
     along = np.empty((len(FIELDS), n_most))
     scale, sky, raw, weight = along[0], along[1], along[2], along[4]
-    area, own = spot.area / (s * s), 3 * half
+    begin_x, begin_y = np.empty(n_most, np.int32), np.empty(n_most, np.int32)
+    near_x, near_y = np.empty(n_most, np.int32), np.empty(n_most, np.int32)
+    per_area, own = s * s / spot.area, 3 * half
     shares, parts = np.empty((spot.ny, spot.nx, n_most)), np.empty((spot.ny + spot.nx, n_most))
     origin_y, origin_x = first[0] * s, first[1] * s
     bottom, right = tile[0] + tile[2], tile[1] + tile[3]
@@ -465,21 +508,23 @@ def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, sums, 
             fine_x[k] = (xs[k] + 0.5) * s - 0.5
             fine_y[k] = (ys[k] + 0.5) * s - 0.5
         _spread(spot, n_pixels, fine_x, fine_y, parts, shares)
+        for k in range(n_pixels):
+            scale[k] = 1 / scale[k]
+            begin_x[k] = np.int32(np.floor(fine_x[k] - spot.ex + 0.5)) - origin_x
+            begin_y[k] = np.int32(np.floor(fine_y[k] - spot.ey + 0.5)) - origin_y
+            near_x[k] = np.int32(np.floor(xs[k] + 0.5)) - first[1] + halo
+            near_y[k] = np.int32(np.floor(ys[k] + 0.5)) - first[0] + halo
         for column in range(max(start, 0), min(start + n_pixels, n_columns)):
             k, kind = column - start, marks[j_image, column]
-            j = int(math.floor(fine_y[k] - spot.ey + 0.5)) - origin_y
-            i = int(math.floor(fine_x[k] - spot.ex + 0.5)) - origin_x
+            j, i = begin_y[k], begin_x[k]
             rows, columns = (max(tile[0], j), min(bottom, j + spot.ny)), (max(tile[1], i), min(right, i + spot.nx))
             if rows[0] >= rows[1] or columns[0] >= columns[1] or kind == MISSING:
                 continue
-            value = (light.image[j_image, column] - sky[k]) / scale[k]
+            value = (light.image[j_image, column] - sky[k]) * scale[k]
             if np.isnan(value):
                 continue
-            c = light.cell[y % 2, (left + column) % 2]
-            w = weight[k]
-            at_y = int(math.floor(ys[k] + 0.5)) - first[0] + halo
-            at_x = int(math.floor(xs[k] + 0.5)) - first[1] + halo
-            v = _variance(raw[k] / area, signal[c, at_y, at_x] * inverse_gain / scale[k])
+            c, w = light.cell[y % 2, (left + column) % 2], weight[k]
+            v = _variance(raw[k] * per_area, signal[c, near_y[k], near_x[k]] * inverse_gain * scale[k])
             wy, w2v = w * value, w * w * v
             for m in range(rows[0], rows[1]):
                 for n in range(columns[0], columns[1]):
