@@ -7,7 +7,7 @@ would pass for outliers. So it serves only to find those of the frames that make
 import numpy as np
 
 from tilestack import bayer, drizzling, files, geometry, lattice, sky, template
-from tilestack.kernels import debayer, drizzle
+from tilestack.kernels import drizzle, prewarp
 
 # Frames behind it: more only cost time, as its noise is then below a fifth of a frame's.
 MOST_FRAMES = 24
@@ -37,7 +37,8 @@ class Demosaiced:
         wide = (box[0] - 2, box[1] - 2, box[2] + 4, box[3] + 4)
         mosaic, variance, _ = (plane[0] for plane in template.read([self.path], wide))
         phase = np.roll(self.cell, (-(wide[0] % 2), -(wide[1] % 2)), (0, 1))
-        image, variance = debayer.debayer(mosaic, variance, phase, debayer.MALVAR)
+        # As PREWARP does it. The variance between pixels of a colour is about that of those around.
+        image, variance = prewarp.demosaic(mosaic, phase), np.maximum(prewarp.demosaic(variance, phase), 0)
         inner = (slice(None), slice(2, -2), slice(2, -2))
         width = np.full((len(image), *box[2:]), self.widths[0] if self.widths else np.nan, np.float32)
         return (*(np.ascontiguousarray(planes[inner]) for planes in (image, variance)), width)

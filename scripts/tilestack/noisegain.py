@@ -9,7 +9,6 @@ import functools
 import numpy as np
 
 from tilestack.kernels import prewarp as kernel
-from tilestack.kernels.debayer import MALVAR
 
 # Places a pixel and axis; the table covers a Bayer cell, which is what repeats.
 PER_PIXEL = 32
@@ -50,16 +49,16 @@ def table(cell, plane_of, offsets, step, stretch):
             continue
         reach = rows.shape[1] // 2 + 4
         total = np.zeros((len(places), len(places), 2 * reach + 4, 2 * reach + 4), np.float32)
+        filters = [(py, px, _filter(cell, plane, py, px)) for py in (0, 1) for px in (0, 1)]
         at_y, at_x = np.arange(len(places))[:, None], np.arange(len(places))[None, :]
         for m in range(rows.shape[1]):
             for n in range(columns.shape[1]):
                 y, x = rows[:, m][:, None], columns[:, n][None, :]
                 share = weight_y[:, m][:, None] * weight_x[:, n][None, :]
-                for py in (0, 1):
-                    for px in (0, 1):
-                        here = share * ((y % 2 == py) & (x % 2 == px))
-                        for dy, dx, factor in _filter(cell, plane, py, px):
-                            total[at_y, at_x, y + dy + reach, x + dx + reach] += here * factor
+                for py, px, terms in filters:
+                    here = share * ((y % 2 == py) & (x % 2 == px))
+                    for dy, dx, factor in terms:
+                        total[at_y, at_x, y + dy + reach, x + dx + reach] += here * factor
         result[phase] = (total**2).sum((2, 3))
     return result
 
@@ -83,14 +82,13 @@ def _weights(place, stretch):
 
 
 def _filter(cell, channel, py, px):
-    """Malvar's filter for a channel at a raw pixel of a phase: list of (row offset, column offset, factor)."""
-    own = cell[py, px]
-    if own == channel:
-        return [(0, 0, 1.0)]
-    if channel == 1:
-        share = MALVAR[0]
-    elif own == 1:
-        share = MALVAR[1] if cell[py, 1 - px] == channel else MALVAR[2]
-    else:
-        share = MALVAR[3]
-    return [(y - 2, x - 2, share[y, x]) for y, x in np.argwhere(share)]
+    """What demosaicing takes for a channel at a raw pixel of a phase: list of (row offset, column offset, factor)."""
+    terms = []
+    for dy in range(-2, 3):
+        for dx in range(-2, 3):
+            impulse = np.zeros((10, 10), np.float32)
+            impulse[4 + py + dy, 4 + px + dx] = 1
+            factor = float(kernel.demosaic(impulse, cell)[channel, 4 + py, 4 + px])
+            if factor:
+                terms.append((dy, dx, factor))
+    return terms

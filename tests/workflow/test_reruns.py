@@ -62,7 +62,7 @@ def test_run__new_night_in_front_runs_no_job_of_the_old_ones(tmp_path):
 EARLY = {"scan_frames", "detect_stars", "registration", "prewarp", "normalization", "local_metrics"}
 MIDDLE = {"colour_template", "reconstruct_batch", "tile_reconstruction", "synthetic_stack", "stacking"}
 CHANGES = [
-    ("kernels/debayer.py", {"debayer", "colour_template"}, EARLY),  # the template for colours is demosaiced by it
+    ("kernels/debayer.py", {"debayer"}, EARLY | MIDDLE),
     ("debayering.py", {"debayer"}, EARLY | MIDDLE),
     ("kernels/drizzle.py", {"reconstruct_batch"}, EARLY - {"local_metrics"}),
     ("calibration.py", {"pcc"}, EARLY | MIDDLE | {"debayer", "astrometry", "bge"}),
