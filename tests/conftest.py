@@ -39,10 +39,19 @@ def workdir(tmp_path):
     return Workdir(tmp_path)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A demonstration run at its end, never changed."""
+    """A demonstration run at its end, never changed: ``copied`` is there for that."""
     work = Workdir(tmp_path_factory.mktemp("finished"))
     work.said = work.snakemake("--config", SMALL)
+    work.run = work.root / "runs/demo"
+    return work
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished run, to change; the plan of a demonstration run holds no absolute path."""
+    work = Workdir(tmp_path / "copy")
+    shutil.copytree(finished.root, work.root)
     work.run = work.root / "runs/demo"
     return work

@@ -1,7 +1,5 @@
 """Drizzled products: finer grids, mono lights, lights in other containers, and what a change of them reruns."""
 
-import shutil
-
 import numpy as np
 import pytest
 import sep
@@ -38,10 +36,8 @@ def sky_of(header):
     return WCS(fits.Header([card for card in header.cards if not card.keyword.startswith("DATE")]), naxis=2)
 
 
-def test_run__twice_as_fine_a_grid_has_the_same_light(finished, tmp_path):
-    work = Workdir(tmp_path / "copy")
-    shutil.copytree(finished.root, work.root)
-    run = work.root / "runs/demo"
+def test_run__twice_as_fine_a_grid_has_the_same_light(copied):
+    work, run = copied, copied.run
     before, coarse = stamps(run / "work"), pixels(run, "stacked_rgb.fits")["PRIMARY"]
     header, was = fits.getheader(run / "outputs/stacked_rgb.fits"), record(run, "astrometry")
     work.snakemake("--config", "drizzle={scale: 2}")
@@ -104,10 +100,8 @@ def test_run__drizzles_mono_lights_by_choice_and_reads_any_container(tmp_path):
     assert full.mean() > 0.5 and np.nanmedian(ratio) / 0.6745 == pytest.approx(1, abs=0.08)
 
 
-def test_run__cut_to_what_most_frames_cover_keeps_the_mosaic_in_phase(finished, tmp_path):
-    work = Workdir(tmp_path / "copy")
-    shutil.copytree(finished.root, work.root)
-    run = work.root / "runs/demo"
+def test_run__cut_to_what_most_frames_cover_keeps_the_mosaic_in_phase(copied):
+    work, run = copied, copied.run
     before, header = pixels(run, "stacked_rgb.fits"), fits.getheader(run / "outputs/stacked.fits")
     work.snakemake("--config", "stacking={crop_coverage: 0.8}")
     made, cut = pixels(run, "stacked_rgb.fits"), fits.getheader(run / "outputs/stacked.fits")
@@ -119,10 +113,8 @@ def test_run__cut_to_what_most_frames_cover_keeps_the_mosaic_in_phase(finished, 
         np.testing.assert_array_equal(plane, before[name][:, y : y + h, x : x + w])
 
 
-def test_run__superpixels_go_through_all_phases(finished, tmp_path):
-    work = Workdir(tmp_path / "copy")
-    shutil.copytree(finished.root, work.root)
-    run = work.root / "runs/demo"
+def test_run__superpixels_go_through_all_phases(copied, finished):
+    work, run = copied, copied.run
     work.snakemake("--config", "debayer={method: superpixel}")
     mosaic, made = pixels(run), pixels(run, "stacked_rgb.fits")
     header, of_mosaic = (fits.getheader(run / f"outputs/{name}.fits") for name in ("stacked_rgb", "stacked"))

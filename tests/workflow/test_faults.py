@@ -2,7 +2,6 @@
 
 import fcntl
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -29,10 +28,8 @@ def test_run__kills_are_repaired_by_the_same_command(finished, tmp_path):
     assert kills.digests(tmp_path / "runs/demo") == kills.digests(finished.run)
 
 
-def test_run__is_held_by_one_start_and_waits_for_jobs_of_a_killed_one(finished, tmp_path):
-    work = Workdir(tmp_path / "copy")
-    shutil.copytree(finished.root, work.root)
-    run = work.root / "runs/demo"
+def test_run__is_held_by_one_start_and_waits_for_jobs_of_a_killed_one(copied):
+    work, run = copied, copied.run
     n_events = len(events(run))
     with open(run / ".lock", "a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)

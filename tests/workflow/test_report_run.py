@@ -31,14 +31,14 @@ def test_report__is_there_at_the_end_of_a_plain_run(finished):
     assert [event["type"] for event in done] == ["phase_start", "phase_progress", "phase_end"]
 
 
-def test_report__target_makes_it_again_where_it_is_gone(finished):
-    page = finished.run / "artifacts/report.html"
-    before, products = page.read_text(), stamps(finished.run / "outputs")
+def test_report__target_makes_it_again_where_it_is_gone(copied):
+    page = copied.run / "artifacts/report.html"
+    before, products = page.read_text(), stamps(copied.run / "outputs")
     page.unlink()
-    finished.snakemake("--config", SMALL, "--", "report")
+    copied.snakemake("--config", SMALL, "--", "report")
     assert page.exists() and len(page.read_text()) > 0.9 * len(before)
-    assert stamps(finished.run / "outputs") == products
-    assert finished.settled()
+    assert stamps(copied.run / "outputs") == products
+    assert copied.settled()
 
 
 def test_snakemakes_report__has_figures_tables_and_captions_without_any_network(finished):

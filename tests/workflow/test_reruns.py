@@ -17,15 +17,6 @@ ADDED_UP = ("reconstruction.fits", "drizzled.fits")
 ADDED_UP += ("synthetic_stack.fits", "synthetic_stack_drizzled.fits", "synthetic_stack.json")
 
 
-@pytest.fixture
-def copied(finished, tmp_path):
-    """A copy of it to change; the plan of a demonstration run holds no absolute path."""
-    work = Workdir(tmp_path / "copy")
-    shutil.copytree(finished.root, work.root)
-    work.run = work.root / "runs/demo"
-    return work
-
-
 def test_run__new_night_in_front_runs_no_job_of_the_old_ones(tmp_path):
     for name, seed in (("night1", "21"), ("night2", "22"), ("night0", "23")):
         simulate(tmp_path / name, "--seed", seed)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import warnings
 
@@ -12,7 +11,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 import skycatalogue
-from support import ROOT, Workdir, events, record, stamps
+from support import ROOT, events, record, stamps
 from tilestack import fieldstars
 
 LATER = {"astrometry": ["astrometry", "bge", "pcc"], "bge": ["bge", "pcc"], "pcc": ["pcc"]}
@@ -122,16 +121,8 @@ def test_colours__stay_as_they_are_with_fewer_than_five_good_stars(run):
     assert (table["fault"] == "").sum() == found["n_stars"] and len(table) >= 10
 
 
-def continued(finished, tmp_path):
-    """A copy of the finished run."""
-    work = Workdir(tmp_path / "copy")
-    shutil.copytree(finished.root, work.root)
-    work.run = work.root / "runs/demo"
-    return work
-
-
-def test_forcerun__continues_from_a_phase_and_nothing_earlier_runs(finished, tmp_path):
-    work = continued(finished, tmp_path)
+def test_forcerun__continues_from_a_phase_and_nothing_earlier_runs(copied):
+    work = copied
     for phase, expected in LATER.items():
         before = stamps(work.run)
         work.snakemake("--config", "run_id=demo", "--forcerun", phase)
@@ -147,8 +138,8 @@ def test_forcerun__continues_from_a_phase_and_nothing_earlier_runs(finished, tmp
         assert work.settled("--config", "run_id=demo")
 
 
-def test_forcerun__that_fails_is_repaired_by_the_same_command(finished, tmp_path):
-    work = continued(finished, tmp_path)
+def test_forcerun__that_fails_is_repaired_by_the_same_command(copied):
+    work = copied
     products = {path.relative_to(work.run) for path in (work.run / "outputs").rglob("*") if path.is_file()}
     before, table = record(work.run, "pcc"), work.run / "outputs/field_stars.fits"
     content, stamp = table.read_bytes(), table.stat()
@@ -163,8 +154,8 @@ def test_forcerun__that_fails_is_repaired_by_the_same_command(finished, tmp_path
     assert events(work.run)[-1]["status"] == "ok" and record(work.run, "pcc") == before
 
 
-def test_phases__switched_off_or_without_coordinates_pass_their_image_through(finished, tmp_path):
-    work = continued(finished, tmp_path)
+def test_phases__switched_off_or_without_coordinates_pass_their_image_through(copied):
+    work = copied
     off = ["astrometry={enabled: false}", "bge={enabled: false}"]
     work.snakemake("--config", "run_id=demo", *off)
     reasons = {name: record(work.run, name)["reason"] for name in LATER}
@@ -176,8 +167,8 @@ def test_phases__switched_off_or_without_coordinates_pass_their_image_through(fi
     assert events(work.run)[-1]["status"] == "ok" and record(work.run, "run_status")["status"] == "ok"
 
 
-def test_astrometry__that_solves_nothing_is_skipped_and_the_run_goes_on(finished, tmp_path):
-    work = continued(finished, tmp_path)
+def test_astrometry__that_solves_nothing_is_skipped_and_the_run_goes_on(copied):
+    work = copied
     work.snakemake("--config", "run_id=demo", "astrometry={solvers: [astap]}")
     found = record(work.run, "astrometry")
     assert (found["status"], found["reason"]) == ("skipped", "no_solution")
@@ -187,10 +178,10 @@ def test_astrometry__that_solves_nothing_is_skipped_and_the_run_goes_on(finished
     assert "no sky coordinates" in (work.run / "artifacts/report.html").read_text()
 
 
-def test_catalogue__gaia_without_a_network_falls_back_with_a_warning(finished, tmp_path, monkeypatch):
+def test_catalogue__gaia_without_a_network_falls_back_with_a_warning(copied, monkeypatch):
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing answers there
-    work = continued(finished, tmp_path)
+    work = copied
     work.snakemake("--config", "run_id=demo", "catalogue={source: gaia}")
     found = record(work.run, "astrometry")
     assert found["catalogue"] == "Tycho-2" and found["warnings"] == {"catalogue_fallback": 1}
