@@ -230,6 +230,17 @@ def _glow(y, x, geometry):
     return (1 + ((y - y0) ** 2 + (x - x0) ** 2) / np.exp(2 * ln_size)) ** -np.exp(ln_power)
 
 
+def _glow_slopes(y, x, geometry):
+    """Derivatives of a glow by its geometry: (n, 4)."""
+    y0, x0, ln_size, ln_power = geometry
+    square, power = np.exp(2 * ln_size), np.exp(ln_power)
+    distance = ((y - y0) ** 2 + (x - x0) ** 2) / square
+    glow = (1 + distance) ** -power
+    steep = 2 * power * glow / (1 + distance)
+    by = (steep * (y - y0) / square, steep * (x - x0) / square, steep * distance, -power * glow * np.log1p(distance))
+    return np.stack(by, axis=1)
+
+
 def fitted(boxes, kept, kind, order, values=None, glow=None):
     """Fit one model to the kept boxes: of all channels, or of other `values` (k, ny, nx) of the same boxes."""
     y, x = boxes.y[kept], boxes.x[kept]
@@ -257,15 +268,28 @@ def _glow_of(y, x, light, kind, order):
     plain = _terms(y, x, "polynomial", order, ())
     basis = np.linalg.qr(plain)[0]
 
+    rest = light - basis @ (basis.T @ light)
+
+    def beyond(columns):
+        return columns - basis @ (basis.T @ columns)
+
     def residual(geometry):
-        term = _glow(y, x, geometry)
-        term = term - basis @ (basis.T @ term)
-        rest = light - basis @ (basis.T @ light)
+        term = beyond(_glow(y, x, geometry))
         norm = term @ term
         return rest - term * (term @ rest / norm) if norm > 1e-12 else rest
 
+    def jacobian(geometry):
+        """Of the residual, the brightness of the glow being the best one everywhere."""
+        term, slopes = beyond(_glow(y, x, geometry)), beyond(_glow_slopes(y, x, geometry))
+        norm = term @ term
+        if norm <= 1e-12:
+            return np.zeros_like(slopes)
+        factor = term @ rest / norm
+        return -np.outer(term, (rest @ slopes - 2 * factor * (term @ slopes)) / norm) - factor * slopes
+
     found = [
-        least_squares(residual, start, bounds=(low, high), max_nfev=40) for start, low, high in _starts(y, x, kind)
+        least_squares(residual, start, jac=jacobian, bounds=(low, high), ftol=1e-5, xtol=1e-5, max_nfev=40)
+        for start, low, high in _starts(y, x, kind)
     ]
     return tuple(min(found, key=lambda one: one.cost).x)
 

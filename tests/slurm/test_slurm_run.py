@@ -24,8 +24,7 @@ def through_slurm(root, *args):
 
 
 @pytest.mark.slurm
-def test_slurm__gives_the_bits_of_this_machine(tmp_path, monkeypatch):
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kernels"))  # compiled once for both
+def test_slurm__gives_the_bits_of_this_machine(tmp_path):
     Workdir(tmp_path).snakemake("--config", "run_id=local", SMALL, TWO_BATCHES)
     said = through_slurm(tmp_path, "--config", "run_id=cluster", SMALL, TWO_BATCHES)
     local, cluster = tmp_path / "runs/local", tmp_path / "runs/cluster"

@@ -93,3 +93,11 @@ def test_model__is_the_same_on_a_finer_image_and_on_the_mosaic():
     np.testing.assert_allclose(fine.reshape(3, H, 2, W, 2).mean((2, 4)), coarse, atol=0.02)
     mosaic, cell = background.of_mosaic(coarse, (H, W), "GRBG"), bayer.channel_cell("GRBG")
     assert mosaic[0, 1] == coarse[cell[0, 1], 0, 1] and mosaic[11, 20] == coarse[cell[1, 0], 11, 20]
+
+
+def test_glow_slopes__are_those_of_differences():
+    y, x = np.random.default_rng(1).uniform(-1, 1, (2, 50))
+    geometry, step = np.array([0.9, -1.2, -0.3, 0.4]), 1e-6
+    ends = [[gradient._glow(y, x, geometry + sign * step * axis) for axis in np.eye(4)] for sign in (1, -1)]
+    expected = (np.array(ends[0]) - ends[1]).T / (2 * step)
+    np.testing.assert_allclose(gradient._glow_slopes(y, x, geometry), expected, atol=1e-8)
