@@ -56,5 +56,9 @@ class Workdir:
         assert (done.returncode != 0) == fails, said
         return said
 
+    def stack(self, *args, **how):
+        """Run it without what comes after the stack and its colours, in outputs/unsolved: half the time."""
+        return self.snakemake(*args, "--omit-from", "astrometry", **how)
+
     def settled(self, *args):
         return "Nothing to be done" in self.snakemake("--dry-run", *args)

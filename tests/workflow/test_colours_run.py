@@ -82,19 +82,19 @@ def test_run__drizzles_mono_lights_by_choice_and_reads_any_container(tmp_path):
         work = Workdir(tmp_path / f"of_{name}")
         work.root.mkdir()
         keys = ["run_id=t", f"input=[{tmp_path / name}]", "drizzle={mono: true, scale: 2, kernel: turbo}"]
-        work.snakemake("--config", *keys)
+        work.stack("--config", *keys)
         run = work.root / "runs/t"
         assert record(run, "debayer")["why"] == "mono lights, drizzled by choice"
-        images.append(pixels(run, "stacked_rgb.fits"))
+        images.append(pixels(run, "unsolved/stacked_rgb.fits"))
     for key, plane in images[0].items():
         np.testing.assert_array_equal(plane, images[1][key])
-    fine, coarse = images[0]["PRIMARY"], pixels(run)["PRIMARY"]
+    fine, coarse = images[0]["PRIMARY"], pixels(run, "unsolved/stacked.fits")["PRIMARY"]
     assert fine.shape == (2 * coarse.shape[0], 2 * coarse.shape[1])
     xy = bright_stars(coarse, 8)
     one, other = apertures(coarse, xy, 6.0), apertures(fine, 2 * xy + 0.5, 12.0) / 4
     assert len(xy) == 8 and np.median(other / one) == pytest.approx(1, abs=0.02)
     # Halves of equal frames differ by twice the standard deviation of the whole, by the median for the stars' sake.
-    planes = {name: plane[0] for name, plane in pixels(run, "planes/drizzled.fits").items()}
+    planes = {name: plane[0] for name, plane in pixels(run, "unsolved/planes/drizzled.fits").items()}
     full = (planes["NIM"] >= 8) & (planes["MASK"] == 0)
     ratio = np.abs(planes["EVEN"] - planes["ODD"])[full] / (2 * np.sqrt(planes["VAR"][full]))
     assert full.mean() > 0.5 and np.nanmedian(ratio) / 0.6745 == pytest.approx(1, abs=0.08)

@@ -76,14 +76,15 @@ def test_full_mode__stack_is_the_direct_one(full):
 
 def test_full_mode__new_night_runs_no_pixel_pass_of_the_old_one_and_gives_the_bits_of_all_at_once(lent):
     old = {path: stamp for path, stamp in stamps(lent.run / "work").items() if path.name not in ADDED_UP}
-    lent.snakemake("--config", "run_id=t", "input=[night1,night2]")
+    lent.stack("--config", "run_id=t", "input=[night1,night2]")
     new = stamps(lent.run / "work")
     assert {path: new[path] for path in old} == old
     found = record(lent.run, "state_clustering")
     assert [s["session"] for s in found["sessions"]] == ["01_night1", "02_night2"]
     assert all(s["n_clusters"] >= 2 for s in found["sessions"]) and len(found["frames"]) == 36
-    lent.snakemake("--config", "run_id=once", "input=[night1,night2]", FULL, TILES, cores=1)
-    assert same_bits(pixels(lent.run), pixels(lent.root / "runs/once"))
+    lent.stack("--config", "run_id=once", "input=[night1,night2]", FULL, TILES, cores=1)
+    product = "unsolved/stacked.fits"
+    assert same_bits(pixels(lent.run, product), pixels(lent.root / "runs/once", product))
     one, other = (planes(lent.root / f"runs/{r}/work/synthetic/02_night2.fits") for r in ("t", "once"))
     assert same_bits(one, other)
 
@@ -91,12 +92,12 @@ def test_full_mode__new_night_runs_no_pixel_pass_of_the_old_one_and_gives_the_bi
 def test_full_mode__a_session_from_before_the_threshold_stays_one_frame(lent):
     """A night that takes the run over the threshold changes nothing of the one before."""
     keys = ["run_id=u", "input=[night1]", "assumptions={frames_reduced_threshold: 24}"]
-    lent.snakemake("--config", *keys)
+    lent.stack("--config", *keys)
     run = lent.root / "runs/u"
     assert record(run, "state_clustering")["reason"] == "reduced_mode"
     assert record(run, "stacking")["source"] == "reconstruction"
     old = {path: stamp for path, stamp in stamps(run / "work").items() if path.name not in ADDED_UP}
-    lent.snakemake("--config", "run_id=u", "input=[night1,night2]")
+    lent.stack("--config", "run_id=u", "input=[night1,night2]")
     assert {path: stamps(run / "work")[path] for path in old} == old
     assert record(run, "scan_input")["mode"] == "full" and record(run, "stacking")["source"] == "synthetic"
     sessions = record(run, "state_clustering")["sessions"]

@@ -104,16 +104,16 @@ def test_run__takes_lights_without_any_header(tmp_path):
     said = work.snakemake("--config", "run_id=asked", "input=bare", fails=True)
     assert "set scan.bayer_pattern to RGGB" in said
     keys = "scan={bayer_pattern: GRBG, exposure_s: 10, filter: IRCUT}"
-    work.snakemake("--config", "run_id=bare", "input=bare", keys)
-    work.snakemake("--config", "run_id=full", "input=full")
+    work.stack("--config", "run_id=bare", "input=bare", keys)
+    work.stack("--config", "run_id=full", "input=full")
     bare, full = tmp_path / "runs/bare", tmp_path / "runs/full"
     assert record(bare, "registration")["summary"]["matched"] == 10
-    header = fits.getheader(bare / "outputs/stacked.fits")
+    header = fits.getheader(bare / "outputs/unsolved/stacked.fits")
     assert (header["EXPTIME"], header["FILTER"], header["BAYERPAT"]) == (10, "IRCUT", "GRBG")
-    one, other = (fits.getdata(run / "outputs/stacked_rgb.fits") for run in (bare, full))
+    one, other = (fits.getdata(run / "outputs/unsolved/stacked_rgb.fits") for run in (bare, full))
     assert record(bare, "registration")["reference"][:10] == record(full, "registration")["reference"][:10]
     inner = (slice(None), slice(60, 260), slice(150, 380))
-    noise = np.sqrt(fits.getdata(full / "outputs/stacked_rgb.fits", "VAR")[inner])
+    noise = np.sqrt(fits.getdata(full / "outputs/unsolved/stacked_rgb.fits", "VAR")[inner])
     # The same stack in other units: bad columns change which frames there are, and where others are put.
     assert np.nanmedian(np.abs(one[inner] * 65535 - other[inner]) / noise) < 0.2
 

@@ -21,10 +21,10 @@ def test_run__new_night_in_front_runs_no_job_of_the_old_ones(tmp_path):
     for name, seed in (("night1", "21"), ("night2", "22"), ("night0", "23")):
         simulate(tmp_path / name, "--seed", seed)
     work = Workdir(tmp_path)
-    work.snakemake("--config", "run_id=t", "input=[night1,night2]")
+    work.stack("--config", "run_id=t", "input=[night1,night2]")
     run = tmp_path / "runs/t"
     old = {path: stamp for path, stamp in stamps(run / "work").items() if path.name not in ADDED_UP}
-    work.snakemake("--config", "run_id=t", "input=[night0,night1,night2]")
+    work.stack("--config", "run_id=t", "input=[night0,night1,night2]")
     new = stamps(run / "work")
     assert {path: new[path] for path in old} == old
     assert {p.parts[1] if len(p.parts) > 2 else p.stem for p in new.keys() - old.keys()} >= {"03_night0"}

@@ -114,8 +114,9 @@ def test_run__halves_agree_and_colours_are_not_swapped(finished):
 
 def test_run__same_bits_on_one_core(finished, tmp_path):
     other = Workdir(tmp_path)
-    other.snakemake("--config", SMALL, cores=1)
-    for product in ("stacked.fits", "stacked_rgb.fits", "planes/even.fits"):
+    other.stack("--config", SMALL, cores=1)
+    for name in ("stacked.fits", "stacked_rgb.fits", "planes/even.fits"):
+        product = f"unsolved/{name}"
         assert same_bits(pixels(finished.run, product), pixels(other.root / "runs/demo", product))
 
 
@@ -124,8 +125,8 @@ def test_run__other_batches_change_the_order_of_sums_only(tmp_path):
     simulate(tmp_path / "turning", "--interval-s", "900", "--scale-arcsec", "4", "--seed", "13")
     planes = {}
     for run_id, most in (("one", 100), ("three", 4)):
-        Workdir(tmp_path).snakemake("--config", f"run_id={run_id}", "input=turning", f"frames_per_batch={most}")
-        planes[run_id] = pixels(tmp_path / "runs" / run_id)
+        Workdir(tmp_path).stack("--config", f"run_id={run_id}", "input=turning", f"frames_per_batch={most}")
+        planes[run_id] = pixels(tmp_path / "runs" / run_id, "unsolved/stacked.fits")
     plan = json.loads((tmp_path / "runs/three/plan.json").read_text())
     assert len(plan["sessions"][0]["batches"]) == 3
     found = record(tmp_path / "runs/three", "registration")
@@ -151,12 +152,13 @@ def test_run__mono_keeps_the_background_level_and_star_fluxes(tmp_path):
     options += ["--height-px", "520", "--width-px", "640", "--fwhm-px", "2.9", "--zero-point-mag", "17.5"]
     simulate(tmp_path / "mono", *options)
     work = Workdir(tmp_path)
-    work.snakemake("--config", "run_id=mono", "input=mono")
+    work.stack("--config", "run_id=mono", "input=mono")
     run = tmp_path / "runs/mono"
     truth = json.loads((tmp_path / "mono/truth/truth.json").read_text())
     anchor = record(run, "normalization")["anchor"]
     state = next(f for f in truth["frames"] if f["file"] == anchor)
-    planes, header = pixels(run), fits.getheader(run / "outputs/stacked.fits")
+    planes = pixels(run, "unsolved/stacked.fits")
+    header = fits.getheader(run / "outputs/unsolved/stacked.fits")
     stack, full = planes["PRIMARY"], planes["NIM"] == 10
     raw = fits.getdata(tmp_path / "mono" / anchor).astype(np.float32)
     transform = np.array(state["transform"])

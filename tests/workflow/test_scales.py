@@ -130,10 +130,10 @@ class Stacks:
         self.run, work, self.images = root / "runs/t", Workdir(root), {}
         for names in (["first"], list(TELESCOPES)):
             folders = ",".join(f"{{path: {name}}}" for name in names)
-            work.snakemake("--config", "run_id=t", f"input=[{folders}]", "weights={objective: depth}")
-            header = fits.getheader(self.run / "outputs/stacked.fits")
+            work.stack("--config", "run_id=t", f"input=[{folders}]", "weights={objective: depth}")
+            header = fits.getheader(self.run / "outputs/unsolved/stacked.fits")
             y, x = -header["LATTY0"], -header["LATTX0"]
-            self.images[len(names)] = pixels(self.run)["PRIMARY"][y : y + SHAPE[0], x : x + SHAPE[1]]
+            self.images[len(names)] = pixels(self.run, "unsolved/stacked.fits")["PRIMARY"][y : y + SHAPE[0], x : x + SHAPE[1]]
         self.anchor = int(record(self.run, "normalization")["anchor"][6:10]) - 1
         self.first = self.sessions["first"]
         self.weights, self.scales = {}, {}
