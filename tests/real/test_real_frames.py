@@ -320,7 +320,8 @@ def test_m8__solves_by_the_name_of_its_object_alone(workdir, m8_filters):
     with open(M8 / "wcs_reference.csv") as stream:
         rows = {row["file"].split("/")[-1]: row for row in csv.DictReader(stream)}
     for run in m8_filters.values():
-        workdir.snakemake("--config", f"run_id={run.name}", "astrometry={hint: {object: M 8}}", "--until", "sky_headers")
+        hint = "astrometry={hint: {object: M 8}}"
+        workdir.snakemake("--config", f"run_id={run.name}", hint, "--until", "sky_headers")
         header = fits.getheader(run / "outputs/stacked.fits")
         ours, off = WCS(header), []
         for frame in record(run, "registration")["frames"]:

@@ -133,7 +133,8 @@ class Stacks:
             work.stack("--config", "run_id=t", f"input=[{folders}]", "weights={objective: depth}")
             header = fits.getheader(self.run / "outputs/unsolved/stacked.fits")
             y, x = -header["LATTY0"], -header["LATTX0"]
-            self.images[len(names)] = pixels(self.run, "unsolved/stacked.fits")["PRIMARY"][y : y + SHAPE[0], x : x + SHAPE[1]]
+            stack = pixels(self.run, "unsolved/stacked.fits")["PRIMARY"]
+            self.images[len(names)] = stack[y : y + SHAPE[0], x : x + SHAPE[1]]
         self.anchor = int(record(self.run, "normalization")["anchor"][6:10]) - 1
         self.first = self.sessions["first"]
         self.weights, self.scales = {}, {}
