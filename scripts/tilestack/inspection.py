@@ -140,7 +140,9 @@ def _peaks(image):
     rows, columns = image.shape[0] // 2, image.shape[1] // 2
     if rows < BLOCK or columns < BLOCK:
         return 0, 0.0
-    binned = image[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2).mean((1, 3))
+    # Not by reshaping and mean over two axes, which takes ten times as long.
+    upper, lower = image[: 2 * rows : 2, : 2 * columns], image[1 : 2 * rows : 2, : 2 * columns]
+    binned = 0.25 * (upper[:, ::2] + upper[:, 1::2] + lower[:, ::2] + lower[:, 1::2])
     ny, nx = rows // BLOCK, columns // BLOCK
     blocks = binned[: ny * BLOCK, : nx * BLOCK].reshape(ny, BLOCK, nx, BLOCK).transpose(0, 2, 1, 3).reshape(ny, nx, -1)
     noise = _noise(binned)
