@@ -54,14 +54,13 @@ def replacing(path):
 def rounded(values, digits=6):
     """Array as nested lists of floats with so many significant digits; null where not finite."""
     values = np.asarray(values, float)
-    if not values.ndim:
-        return _rounded(float(values), digits)
-    flat = np.array([_rounded(value, digits) for value in values.ravel().tolist()], object)
-    return flat.reshape(values.shape).tolist()
-
-
-def _rounded(value, digits):
-    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+    known = np.isfinite(values)
+    size = np.abs(np.where(known & (values != 0), values, 1.0))
+    # Powers of ten above 1 are exact, and so are products with them and the best of all quotients by them.
+    power = digits - 1 - np.floor(np.log10(size)).clip(-290, 290)
+    up, down = 10.0 ** np.maximum(power, 0), 10.0 ** np.maximum(-power, 0)
+    short = np.rint(np.where(known, values, 0.0) * up / down) * down / up
+    return np.where(known, short, None).tolist() if not known.all() else short.tolist()
 
 
 def array(values):
