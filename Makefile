@@ -18,7 +18,7 @@ run: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) --config run_id="$(or $(RUN_ID),demo)" $(if $(INPUT),'input=["$(INPUT)"]')
 
 test: .venv/ready lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/ready
 	$(BIN)/ruff check .

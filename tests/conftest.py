@@ -32,6 +32,8 @@ def pytest_collection_modifyitems(config, items):
     left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in missing)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+    # Whole runs first: at the end short files keep both workers busy.
+    items.sort(key=lambda item: item.path.parent.name not in ("real", "workflow"))
 
 
 @pytest.fixture
