@@ -165,5 +165,5 @@ def test_run__stops_with_a_reason_where_frames_do_not_do(tmp_path):
         last = events(tmp_path / f"runs/{run_id}")[-1]
         assert last["type"] == "run_end" and last["reason"] == reason and last["message"] in said, said
     assert events(tmp_path / "runs/few")[-1]["status"] == "insufficient_frames"
-    work.snakemake("--config", "run_id=few", "assumptions={allow_emergency_mode: true}")
+    work.stack("--config", "run_id=few", "assumptions={allow_emergency_mode: true}")
     assert record(tmp_path / "runs/few", "scan_input")["mode"] == "emergency"
