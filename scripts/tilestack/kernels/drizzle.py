@@ -416,27 +416,28 @@ def deposit(lights, marks, band, signal, inverse_gain, odd, exposure_s, drop, su
             f"got {signal.shape}"
         )
     spots = Spot(drop.kernel, float(drop.pixfrac), drop.scale, *map(np.array, list(zip(*spots, strict=True))[3:]))
-    bends = np.array([_prepared(light)[1] for light in lights])
-    stacked, its_marks = _stacked(lights, marks)
+    prepared, bends = zip(*map(_prepared, lights), strict=True)
+    stacked, its_marks = _stacked(prepared, marks)
     first = (int(band[0]), int(band[1]))
     per_frame = (np.array(odd, np.int64), np.array(exposure_s, float))
     if len(per_frame[0]) != len(lights) or len(per_frame[1]) != len(lights):
         raise ValueError(f"need a half and an exposure of {len(lights)} lights, got {odd} and {exposure_s}")
     signal = np.ascontiguousarray(signal)  # one layout, so that the kernel is compiled once
-    _deposit(stacked, bends, spots, its_marks, first, signal, halo, float(inverse_gain), per_frame, sums, counts)
+    _deposit(
+        stacked, np.array(bends), spots, its_marks, first, signal, halo, float(inverse_gain), per_frame, sums, counts
+    )
 
 
 def _stacked(lights, marks):
-    """Lights as one, each array with an axis more but cell, lens and grid; and their marks, MISSING at the end of
-    smaller ones."""
+    """Lights of ``_prepared`` as one, each array with an axis more but cell, lens and grid; and their marks, MISSING at
+    the end of smaller ones."""
     shape = np.max([light.image.shape for light in lights], axis=0)
     image, its_marks = np.empty((len(lights), *shape), np.float32), np.full((len(lights), *shape), MISSING, np.uint8)
     for k, light in enumerate(lights):
         h, w = light.image.shape
         image[k, :h, :w], its_marks[k, :h, :w] = light.image, marks[k]
-    prepared = [_prepared(light)[0] for light in lights]
-    each = {name: np.stack([getattr(p, name) for p in prepared]) for name in ("top_left", "to_lattice", "fields")}
-    return prepared[0]._replace(image=image, **each), its_marks
+    each = {name: np.stack([getattr(light, name) for light in lights]) for name in ("top_left", "to_lattice", "fields")}
+    return lights[0]._replace(image=image, **each), its_marks
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
