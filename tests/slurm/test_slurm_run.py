@@ -9,7 +9,7 @@ import pytest
 from support import ROOT, SMALL, Workdir, events, pixels, same_bits
 
 # A Slurm without accounting is asked by squeue.
-LOCAL = ["--slurm-init-seconds-before-status-checks", "10", "--slurm-no-account", "--slurm-status-command", "squeue"]
+LOCAL = ["--slurm-init-seconds-before-status-checks", "5", "--slurm-no-account", "--slurm-status-command", "squeue"]
 PRODUCTS = ("stacked.fits", "stacked_rgb.fits", "planes/even.fits", "planes/plain_mean.fits")
 TWO_BATCHES = "frames_per_batch=5"
 
