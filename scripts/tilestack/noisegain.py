@@ -12,6 +12,8 @@ from tilestack.kernels import prewarp as kernel
 
 # Places a pixel and axis; the table covers a Bayer cell, which is what repeats.
 PER_PIXEL = 32
+# Rows, and columns, that demosaicing takes a colour from.
+N_OFFSETS = 5
 
 
 @functools.lru_cache(maxsize=64)
@@ -37,29 +39,22 @@ def table(cell, plane_of, offsets, step, stretch):
         By lattice phase, and by row and column of the place in a 2x2 cell of raw pixels, in steps of 1 / PER_PIXEL.
     """
     cell = np.array(cell).reshape(2, 2)
+    # Raw pixels that share a colour: a demosaiced plane is itself a sum of raw pixels of all colours.
+    demosaiced = step == 1 and cell.max() > 0
+    filters = _filters(cell) if demosaiced else None
     places = np.arange(2 * PER_PIXEL) / PER_PIXEL
     result = np.empty((4, len(places), len(places)), np.float32)
     for phase, plane in enumerate(plane_of):
-        # Raw pixels that share a colour: a demosaiced plane is itself a sum of raw pixels of all colours.
-        demosaiced = step == 1 and cell.max() > 0
         rows, weight_y = _weights((places - offsets[plane][0]) / step, stretch)
         columns, weight_x = _weights((places - offsets[plane][1]) / step, stretch)
-        if not demosaiced:
+        if demosaiced:
+            # With taps V_y and V_x of a row and a column the raw pixels come in with V_y' F V_x, whose squares sum to
+            # the trace of (V_y V_y') F (V_x V_x') F'.
+            by_row, by_column = _products(rows, weight_y), _products(columns, weight_x)
+            through = filters[plane] @ by_column @ filters[plane].T
+            result[phase] = np.einsum("yij,xij->yx", by_row, through, optimize=True)
+        else:
             result[phase] = (weight_y**2).sum(1)[:, None] * (weight_x**2).sum(1)
-            continue
-        reach = rows.shape[1] // 2 + 4
-        total = np.zeros((len(places), len(places), 2 * reach + 4, 2 * reach + 4), np.float32)
-        filters = [(py, px, _filter(cell, plane, py, px)) for py in (0, 1) for px in (0, 1)]
-        at_y, at_x = np.arange(len(places))[:, None], np.arange(len(places))[None, :]
-        for m in range(rows.shape[1]):
-            for n in range(columns.shape[1]):
-                y, x = rows[:, m][:, None], columns[:, n][None, :]
-                share = weight_y[:, m][:, None] * weight_x[:, n][None, :]
-                for py, px, terms in filters:
-                    here = share * ((y % 2 == py) & (x % 2 == px))
-                    for dy, dx, factor in terms:
-                        total[at_y, at_x, y + dy + reach, x + dx + reach] += here * factor
-        result[phase] = (total**2).sum((2, 3))
     return result
 
 
@@ -81,14 +76,27 @@ def _weights(place, stretch):
     return pixels, weights
 
 
-def _filter(cell, channel, py, px):
-    """What demosaicing takes for a channel at a raw pixel of a phase: list of (row offset, column offset, factor)."""
-    terms = []
-    for dy in range(-2, 3):
-        for dx in range(-2, 3):
-            impulse = np.zeros((10, 10), np.float32)
-            impulse[4 + py + dy, 4 + px + dx] = 1
-            factor = float(kernel.demosaic(impulse, cell)[channel, 4 + py, 4 + px])
-            if factor:
-                terms.append((dy, dx, factor))
-    return terms
+def _filters(cell):
+    """What demosaicing makes of raw pixels: (channels, 10, 10) factors, by the parity of the row it is done for and the
+    offset (-2 to 2) of the raw row, parity outermost, and by the same of the columns."""
+    factors = np.zeros((cell.max() + 1, 2, N_OFFSETS, 2, N_OFFSETS))
+    middle, reach = 6, N_OFFSETS // 2
+    for a, b in np.ndindex(2, 2):
+        impulse = np.zeros((2 * middle + 2, 2 * middle + 2), np.float32)
+        impulse[middle + a, middle + b] = 1
+        response = kernel.demosaic(impulse, cell)
+        for dy, dx in np.ndindex(N_OFFSETS, N_OFFSETS):
+            y, x = middle + a - (dy - reach), middle + b - (dx - reach)
+            factors[:, y % 2, dy, x % 2, dx] = response[:, y, x]
+    return factors.reshape(len(factors), 2 * N_OFFSETS, 2 * N_OFFSETS)
+
+
+def _products(pixels, weights):
+    """Products V V' of an axis, (n, 10, 10): V holds the weights of the pixels of each parity, moved by each offset."""
+    n, taps = pixels.shape
+    moved = np.zeros((n, 2, N_OFFSETS, taps + N_OFFSETS - 1))
+    for parity in (0, 1):
+        for offset in range(N_OFFSETS):
+            moved[:, parity, offset, offset : offset + taps] = np.where(pixels % 2 == parity, weights, 0)
+    moved = moved.reshape(n, 2 * N_OFFSETS, -1)
+    return moved @ moved.transpose(0, 2, 1)
