@@ -30,42 +30,42 @@ def local_metrics(paths, out, *, batch):
     noise_of_template = float(np.nanmedian(variance)) if np.isfinite(variance).any() else 0.0
     samples = overlap.tile_samples(tiles, stride, tile)
     measured = {name: [] for name in (*local.COLUMNS, *local.FRAME_COLUMNS)}
-    with prewarped.Frames([(paths["image"], entries)]) as pixels:
-        for k, entry in enumerate(entries):
-            fit = fits[entry["file"]]
-            mine = table["frame"] == place[entry["file"]]
-            width = np.nan if fit["fwhm_px"] is None else fit["fwhm_px"]
-            stars = local.star_fields(table, mine, log_flux, np.log(fit["scale"]), width_offset, width, tiles, stride)
-            slope, error, energy = local.structure(
-                pixels.rows(k, box),
-                entry,
-                fine,
-                noise_of_template,
-                entry["file"] in behind,
-                max(len(behind), 1),
-                cell,
-                box,
-                tiles,
-                tile,
-                stride,
-            )
-            values = {
-                "LN_T": stars["ln_t"],
-                "LN_T_ERROR": stars["ln_t_error"],
-                **{
-                    name: local.mesh_to_tiles(entry[key], entry["mesh_origin"], mesh_px, tiles, stride)
-                    for name, key in (("NOISE", "noise"), ("SKY", "sky"))
-                },
-                "STRUCTURE": slope,
-                "STRUCTURE_ERROR": error,
-                "ENERGY": energy,
-                "LN_FWHM": stars["ln_fwhm"],
-                "LN_FWHM_ERROR": stars["ln_fwhm_error"],
-                "N_STARS": stars["n_stars"],
-                "COVERAGE": overlap.tile_coverage(np.array(entry["transform"]), read["registration"]["shape"], samples),
-            }
-            for name, value in values.items():
-                measured[name].append(np.asarray(value, np.float32))
+    pixels = prewarped.Frames([(paths["image"], entries)])
+    for k, entry in enumerate(entries):
+        fit = fits[entry["file"]]
+        mine = table["frame"] == place[entry["file"]]
+        width = np.nan if fit["fwhm_px"] is None else fit["fwhm_px"]
+        stars = local.star_fields(table, mine, log_flux, np.log(fit["scale"]), width_offset, width, tiles, stride)
+        slope, error, energy = local.structure(
+            pixels.rows(k, box),
+            entry,
+            fine,
+            noise_of_template,
+            entry["file"] in behind,
+            max(len(behind), 1),
+            cell,
+            box,
+            tiles,
+            tile,
+            stride,
+        )
+        values = {
+            "LN_T": stars["ln_t"],
+            "LN_T_ERROR": stars["ln_t_error"],
+            **{
+                name: local.mesh_to_tiles(entry[key], entry["mesh_origin"], mesh_px, tiles, stride)
+                for name, key in (("NOISE", "noise"), ("SKY", "sky"))
+            },
+            "STRUCTURE": slope,
+            "STRUCTURE_ERROR": error,
+            "ENERGY": energy,
+            "LN_FWHM": stars["ln_fwhm"],
+            "LN_FWHM_ERROR": stars["ln_fwhm_error"],
+            "N_STARS": stars["n_stars"],
+            "COVERAGE": overlap.tile_coverage(np.array(entry["transform"]), read["registration"]["shape"], samples),
+        }
+        for name, value in values.items():
+            measured[name].append(np.asarray(value, np.float32))
     cards = {"BATCH": batch, "TILEPX": tile, "STRIDEPX": stride}
     local.write(out, measured, cards, tiles, cell.max() + 1)
 

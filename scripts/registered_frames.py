@@ -15,26 +15,26 @@ def registered_frames(paths, folder):
     registered = {frame["file"]: frame for frame in records.read(paths["registration"])["frames"]}
     pattern = records.read(paths["channels"])["bayer_pattern"]
     Path(folder).mkdir(parents=True, exist_ok=True)
-    with prewarped.Frames([(paths["image"], entries)]) as frames:
-        for k, entry in enumerate(entries):
-            codes = frames.rows(k, canvas)
-            image = np.where(codes == prewarped.NO_DATA, np.nan, entry["zero"] + entry["scale"] * codes.astype(float))
-            frame = registered[entry["file"]]
-            cards = {
-                "EXPTIME": frame["exposure_s"],
-                "DATE-OBS": frame["date_obs"],
-                "FILTER": frame["filter"],
-                "BAYERPAT": pattern,
-                "METHOD": (frame["method"], "how the frame was registered"),
-                "LATTY0": (canvas[0], "lattice row of the first row"),
-                "LATTX0": (canvas[1], "lattice column of the first column"),
-                "BUNIT": "adu",
-            }
-            hdu = fits.PrimaryHDU(image.astype(np.float32))
-            hdu.header.update(files.checked(cards))
-            name = entry["file"].removesuffix(".gz").removesuffix(".fz")
-            with files.replacing(Path(folder, Path(name).with_suffix(".fits"))) as draft:
-                hdu.writeto(draft)
+    frames = prewarped.Frames([(paths["image"], entries)])
+    for k, entry in enumerate(entries):
+        codes = frames.rows(k, canvas)
+        image = np.where(codes == prewarped.NO_DATA, np.nan, entry["zero"] + entry["scale"] * codes.astype(float))
+        frame = registered[entry["file"]]
+        cards = {
+            "EXPTIME": frame["exposure_s"],
+            "DATE-OBS": frame["date_obs"],
+            "FILTER": frame["filter"],
+            "BAYERPAT": pattern,
+            "METHOD": (frame["method"], "how the frame was registered"),
+            "LATTY0": (canvas[0], "lattice row of the first row"),
+            "LATTX0": (canvas[1], "lattice column of the first column"),
+            "BUNIT": "adu",
+        }
+        hdu = fits.PrimaryHDU(image.astype(np.float32))
+        hdu.header.update(files.checked(cards))
+        name = entry["file"].removesuffix(".gz").removesuffix(".fz")
+        with files.replacing(Path(folder, Path(name).with_suffix(".fits"))) as draft:
+            hdu.writeto(draft)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """Relative photometry: the scale of each frame and the flux of each star, from the same stars in many frames."""
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse import linalg
 
 # Scatter of well-exposed stars from frame to frame beyond the photon noise: scintillation, flat field, and the misfit
 # of the profile at the star's place in its pixel. ASSUME 2 %; it keeps a few bright stars from deciding alone.
@@ -104,6 +102,9 @@ def _connected(frame, star, n_frames, n_stars, anchor, fewest):
 
 def _solve(frame, star, value, weight, n_frames, n_stars, anchor, start):
     """Least squares of value = scale + brightness, the anchor at scale 0: both; NaN without weight."""
+    from scipy import sparse  # 0.2 s that jobs which only read scales need not wait
+    from scipy.sparse import linalg
+
     table = sparse.csr_matrix((weight, (frame, star)), shape=(n_frames, n_stars))
     across = table.T.tocsr()
     of_star, of_frame = np.bincount(star, weight, n_stars), np.bincount(frame, weight, n_frames)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tilestack import bayer, distortion, files, geometry, lights
+from tilestack import bayer, distortion, files, geometry, lights, prewarped
 from tilestack.kernels import prewarp as kernel
 from tilestack.lattice import bilinear, filled, mesh_centres
 from tilestack.records import rounded
@@ -11,7 +11,7 @@ CODES = 65533  # -32767 ... 32766; -32768 is no data, 32767 saturated
 
 
 def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
-    """Resample frames into one FITS file, an image extension each.
+    """Resample frames into one file, ``prewarped.Writer``.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
         "MESHPX": (lattice["mesh_px"], "side of a cell of sky and noise, px"),
         "CONTENT": ("prewarped frames", "value = BZERO + BSCALE x code"),
     }
-    with files.Writer(path, cards) as writer:
+    with prewarped.Writer(path, cards) as writer:
         for number, frame in enumerate(frames, start=1):
             image, _ = lights.scanned(folder / frame["file"])
             entry, codes = _prewarp(image, frame, session, lattice, cfa=cfa, cosmetic=cosmetic)
@@ -61,7 +61,7 @@ def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
                 "LATTY0": (y0, "tile_offset_y, lattice row of row 1"),
                 "LATTX0": (x0, "tile_offset_x, lattice column of column 1"),
             }
-            writer.append(f"FRAME{number:05d}", codes, header)
+            writer.frame(f"FRAME{number:05d}", codes, header)
             entries.append(entry)
     return entries
 

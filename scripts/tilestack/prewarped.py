@@ -1,52 +1,77 @@
 """Prewarped frames of a session as later phases read them: codes by rows of a common box of the lattice."""
 
-import contextlib
-
 import numpy as np
-from astropy.io import fits
 
-NO_DATA = -32768
+from tilestack import files
+from tilestack.kernels import spans
+from tilestack.kernels.spans import NO_DATA
+from tilestack.records import DamagedFile
+
+
+class Writer(files.Writer):
+    """A file of prewarped frames: of each an image extension with its pixels row by row, from the first with data to
+    the last (a turned frame fills as little as half of its box), and for all of them a table SPANS with FIRST and END,
+    the columns of the box that a row goes from and to.
+    """
+
+    def __enter__(self):
+        self._rows = [np.zeros((2, 0), np.int32)]
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        if error[0] is None:
+            first, end = np.concatenate(self._rows, axis=1)
+            self.append_table("SPANS", {"FIRST": first, "END": end})
+        super().__exit__(*error)
+
+    def frame(self, name, codes, cards):
+        """Append a frame: codes (h, w) int16, NO_DATA where it has none."""
+        pixels, *columns = spans.pack(codes)
+        first_row = sum(part.shape[1] for part in self._rows)
+        self.append(name, pixels, {**cards, "SPANROW": (first_row, "its first row in SPANS")})
+        self._rows.append(np.array(columns))
 
 
 class Frames:
-    """Codes of prewarped frames, by memory map.
+    """Codes of prewarped frames, read by rows: no more of them is held than what is asked for.
 
     Parameters
     ----------
     images : list of (path, list of dict)
-        Batch files, and of each the entries of the wanted frames from its record.
+        Files of ``Writer``, and of each the entries of the wanted frames of its record.
     """
 
     def __init__(self, images):
-        self._stack = contextlib.ExitStack()
-        self.entries, self._codes = [], []
+        self.entries, self._frames = [], []
         for path, entries in images:
-            hdus = self._stack.enter_context(fits.open(path, memmap=True, do_not_scale_image_data=True))
-            for entry in entries:
-                self.entries.append(entry)
-                self._codes.append(hdus[entry["extension"]].data)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self._codes = []
-        self._stack.close()
+            with files.opened(path) as hdus:
+                table = hdus["SPANS"].data
+                first, end = (files.native(table[name]) for name in ("FIRST", "END"))
+                for entry in entries:
+                    hdu = hdus[entry["extension"]]
+                    mine = slice(hdu.header["SPANROW"], hdu.header["SPANROW"] + entry["box"][2])
+                    starts = np.concatenate([[0], np.cumsum(end[mine] - first[mine], dtype=np.int64)])
+                    self._frames.append((path, hdu.fileinfo()["datLoc"], first[mine], end[mine], starts))
+                    self.entries.append(entry)
 
     def sort(self, names, order):
         """Put the frames, which go by `names`, in the order of `order`."""
         places = [names.index(name) for name in order]
-        self.entries, self._codes = ([values[k] for k in places] for values in (self.entries, self._codes))
+        self.entries, self._frames = ([values[k] for k in places] for values in (self.entries, self._frames))
 
     def rows(self, k, box):
         """Codes of frame `k` in a box (y0, x0, rows, columns) of the lattice: int16, -32768 outside of the frame."""
-        y0, x0, h, w = self.entries[k]["box"]
+        y0, x0, h, _ = self.entries[k]["box"]
         out = np.full(box[2:], NO_DATA, np.int16)
-        top, bottom = max(y0, box[0]), min(y0 + h, box[0] + box[2])
-        left, right = max(x0, box[1]), min(x0 + w, box[1] + box[3])
-        if top < bottom and left < right:
-            part = self._codes[k][top - y0 : bottom - y0, left - x0 : right - x0]
-            out[top - box[0] : bottom - box[0], left - box[1] : right - box[1]] = part
+        top, bottom = max(y0, box[0]) - y0, min(y0 + h, box[0] + box[2]) - y0
+        if top < bottom:
+            path, offset, first, end, starts = self._frames[k]
+            n = int(starts[bottom] - starts[top])
+            pixels = np.fromfile(path, ">i2", n, offset=offset + 2 * int(starts[top]))
+            if len(pixels) < n:
+                raise DamagedFile(path, f"it ends {n - len(pixels)} pixels too early")
+            part = out[top + y0 - box[0] : bottom + y0 - box[0]]
+            spans.unpack(files.native(pixels), first[top:bottom], end[top:bottom], box[1] - x0, part)
         return out
 
     def stack(self, box):

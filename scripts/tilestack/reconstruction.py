@@ -78,11 +78,8 @@ def write_sums(
         "BUNIT": "adu",
     }
     by_cluster = splitsums.File(split_path, split, splitsums.MOSAIC, (kernel.SUMS, kernel.COUNTS), 1, box)
-    with (
-        prewarped.Frames([(image_path, entries)]) as pixels,
-        files.Writer(path, cards) as writer,
-        by_cluster,
-    ):
+    pixels = prewarped.Frames([(image_path, entries)])
+    with files.Writer(path, cards) as writer, by_cluster:
         shape = (1, *box[2:])
         places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
         places |= {name: writer.reserve(name, shape, "i2") for name in (*kernel.COUNTS, "N_REJECTED", "N_SATURATED")}

@@ -73,23 +73,23 @@ def scales(images, files, log_scale, wanted, layers, pattern):
     cell = bayer.channel_cell(pattern)
     step = 2 if cell.max() > 0 else 1
     found, errors = np.full(len(wanted), np.nan), np.full(len(wanted), np.nan)
-    with prewarped.Frames(images) as frames:
-        frames.sort([entry["file"] for entry in frames.entries], files)
-        box = geometry.union_box([entry["box"] for entry in frames.entries])
-        if layers:
-            image, variance, _ = (plane[0] for plane in template.read(layers, box))
-            if not np.isfinite(variance).any():
-                return found, errors
-            picture, noise = kernel.band_pass(image, step), np.full(cell.max() + 1, np.nanmedian(variance))
-        else:
-            picture, noise = mean_of_known(frames, log_scale, box, cell, step)
-        tiles = lattice.tile_range(box, BLOCK_PX)
-        for at, k in enumerate(wanted):
-            entry = frames.entries[k]
-            sums = kernel.structure_sums(
-                frames.rows(k, box), entry["scale"], picture, cell, box, tiles, BLOCK_PX, BLOCK_PX, step
-            )
-            found[at], errors[at] = _slope(sums.sum((2, 3)), _noise(entry), noise * BAND_PASS_VARIANCE)
+    frames = prewarped.Frames(images)
+    frames.sort([entry["file"] for entry in frames.entries], files)
+    box = geometry.union_box([entry["box"] for entry in frames.entries])
+    if layers:
+        image, variance, _ = (plane[0] for plane in template.read(layers, box))
+        if not np.isfinite(variance).any():
+            return found, errors
+        picture, noise = kernel.band_pass(image, step), np.full(cell.max() + 1, np.nanmedian(variance))
+    else:
+        picture, noise = mean_of_known(frames, log_scale, box, cell, step)
+    tiles = lattice.tile_range(box, BLOCK_PX)
+    for at, k in enumerate(wanted):
+        entry = frames.entries[k]
+        sums = kernel.structure_sums(
+            frames.rows(k, box), entry["scale"], picture, cell, box, tiles, BLOCK_PX, BLOCK_PX, step
+        )
+        found[at], errors[at] = _slope(sums.sum((2, 3)), _noise(entry), noise * BAND_PASS_VARIANCE)
     found = np.where(found < errors, errors, found)
     return found, np.hypot(errors, SEEING_ERROR * found)
 

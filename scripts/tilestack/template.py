@@ -67,9 +67,10 @@ def write_layer(path, images, order, wanted, normalized, lattice):
         only rims needed.
     """
     cell = bayer.channel_cell(lattice["bayer_pattern"])
-    with prewarped.Frames(images) as frames, files.Writer(path, {"CONTENT": "sky template"}) as writer:
-        frames.sort([entry["file"] for entry in frames.entries], order)
-        entries = frames.entries
+    frames = prewarped.Frames(images)
+    frames.sort([entry["file"] for entry in frames.entries], order)
+    entries = frames.entries
+    with files.Writer(path, {"CONTENT": "sky template"}) as writer:
         if not entries:
             return _write_empty(writer, cell.max() + 1)
         box = geometry.union_box([entry["box"] for entry in entries])

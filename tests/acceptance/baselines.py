@@ -74,7 +74,8 @@ def clipped(case, prewarp, halves=()):
             grid = [hdus[0].header[key] for key in ("STRIDEPX", "TILEY0", "TILEX0")]
             made = np.concatenate([np.asarray(files.pixels(hdus[name]), float) for name in ("SCALE", "SKY")], axis=1)
         fields += [(*grid, both) for both in made]
-    with prewarped.Frames(images) as pixels, np.errstate(invalid="ignore", divide="ignore"):
+    pixels = prewarped.Frames(images)
+    with np.errstate(invalid="ignore", divide="ignore"):
         odds = [np.array([half(entry["index"]) == 1 for entry in pixels.entries]) for half in halves]
         for band in prewarped.bands(case.canvas, BAND_ROWS):
             y, x = np.mgrid[band[0] : band[0] + band[2], band[1] : band[1] + band[3]] + 0.5

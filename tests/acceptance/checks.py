@@ -596,20 +596,20 @@ def marks_of(case, options=None):
         sky_template["layers"] = [run.folder / f"work/template/{session}.fits"]
         work = reconstruction.Batch(record, made, tiles, stride, None, sky_template, settings)
         path = run.folder / f"work/prewarp/{session}/{batch}.fits"
-        with prewarped.Frames([(path, record["frames"])]) as pixels:
-            starts, y, x, _ = work.outliers(pixels, prewarped.bands(work.box, 128))
-            for k, entry in enumerate(record["frames"]):
-                y0, x0, rows, columns = entry["box"]
-                own = slice(starts[k], starts[k + 1])
-                marks = coadd.painted(
-                    pixels.rows(k, entry["box"])[None],
-                    y0 - work.box[0],
-                    np.array([0, own.stop - own.start]),
-                    y[own],
-                    x[own] + work.box[1] - x0,
-                    settings["grow_px"],
-                )
-                result.append((entry, marks[0]))
+        pixels = prewarped.Frames([(path, record["frames"])])
+        starts, y, x, _ = work.outliers(pixels, prewarped.bands(work.box, 128))
+        for k, entry in enumerate(record["frames"]):
+            y0, x0, rows, columns = entry["box"]
+            own = slice(starts[k], starts[k + 1])
+            marks = coadd.painted(
+                pixels.rows(k, entry["box"])[None],
+                y0 - work.box[0],
+                np.array([0, own.stop - own.start]),
+                y[own],
+                x[own] + work.box[1] - x0,
+                settings["grow_px"],
+            )
+            result.append((entry, marks[0]))
     return result
 
 

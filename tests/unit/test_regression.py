@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from tilestack import files, regression
+from tilestack import files, prewarped, regression
 
 
 def batch(path, rng, scales, pattern, shape=(200, 260), noise=20.0):
@@ -13,11 +13,11 @@ def batch(path, rng, scales, pattern, shape=(200, 260), noise=20.0):
         at_y, at_x, flux = rng.uniform(0, shape[0]), rng.uniform(0, shape[1]), 10 ** rng.uniform(3, 4.3)
         field += flux / 14 * np.exp(-((y - at_y) ** 2 + (x - at_x) ** 2) / 4.5)
     entries = []
-    with files.Writer(path, {}) as writer:
+    with prewarped.Writer(path, {}) as writer:
         for k, scale in enumerate(scales):
             image = scale * field + 900 + 0.3 * x + rng.normal(0, noise, shape)
             codes = np.round((image - 900) / 2).astype(np.int16)
-            writer.append("FRAME", codes, {"BSCALE": 2.0, "BZERO": 900.0})
+            writer.frame("FRAME", codes, {"BSCALE": 2.0, "BZERO": 900.0})
             n_channels = 1 if pattern is None else 3
             entries.append(
                 {
@@ -73,7 +73,7 @@ def test_scales__of_a_later_session_are_those_against_the_template(tmp_path, pat
     true, pulls = np.array([0.4, 0.1, 0.03]), []
     for seed in range(8):
         batch(tmp_path / "l.fits", np.random.default_rng(seed), [1.0], pattern, noise=5.0)
-        image = fits.getdata(tmp_path / "l.fits", 1).astype(np.float32)
+        image = fits.getdata(tmp_path / "l.fits", 1).astype(np.float32).reshape(200, 260)
         with files.Writer(tmp_path / "layer.fits", {}) as writer:
             for name, plane in (
                 ("IMAGE", image),
