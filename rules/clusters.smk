@@ -52,7 +52,9 @@ rule session_synthetic:
     input:
         record="<run>/work/state_clustering/{session}.json",
         clusters=of_session("<run>/work/clusters/{session}/{batch}.fits"),
+        sums=of_session("<run>/work/sums/{session}/{batch}.fits"),
         drizzled_clusters=of_session("<run>/work/drizzled_clusters/{session}/{batch}.fits"),
+        drizzled_sums=of_session("<run>/work/drizzled/{session}/{batch}.fits"),
     output:
         image="<run>/work/synthetic/{session}.fits",
         drizzled="<run>/work/synthetic_drizzled/{session}.fits",

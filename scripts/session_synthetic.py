@@ -4,14 +4,18 @@ from tilestack import job, records, splitsums, synthetic
 
 
 def session_synthetic(paths, out, *, put_back_share):
-    """paths: record (of the clusters), clusters, drizzled_clusters (a list each); out: image, drizzled, record."""
+    """paths: record (of the clusters); clusters, sums, drizzled_clusters, drizzled_sums (a list each); out: image,
+    drizzled, record."""
     record = records.read(paths["record"])
     names = [cluster["id"] for cluster in record["clusters"]] if record["split"] else []
-    kinds = {"image": ("clusters", splitsums.MOSAIC), "drizzled": ("drizzled_clusters", splitsums.DRIZZLED)}
-    made = {
-        key: synthetic.write(out[key], paths[files] if names else [], names, kind, put_back_share)
-        for key, (files, kind) in kinds.items()
+    kinds = {
+        "image": ("clusters", "sums", splitsums.MOSAIC),
+        "drizzled": ("drizzled_clusters", "drizzled_sums", splitsums.DRIZZLED),
     }
+    made = {}
+    for key, (clusters, wholes, kind) in kinds.items():
+        batches = list(zip(paths[clusters], paths[wholes], strict=True)) if names else []
+        made[key] = synthetic.write(out[key], batches, names, kind, put_back_share)
     records.write(
         out["record"],
         {
@@ -25,7 +29,7 @@ def session_synthetic(paths, out, *, put_back_share):
 
 if __name__ == "__main__":
     with job.started(snakemake):
-        lists = ("clusters", "drizzled_clusters")
+        lists = ("clusters", "sums", "drizzled_clusters", "drizzled_sums")
         session_synthetic(
             {key: list(value) if key in lists else value for key, value in snakemake.input.items()},
             dict(snakemake.output.items()),

@@ -137,7 +137,9 @@ class Source:
         read = [
             synthetic.Written(stack, session["written"])
             if session["split"]
-            else synthetic.Session(stack, session["sums"], session["clusters"], kind, put_back_share)
+            else synthetic.Session(
+                stack, [(path, path) for path in session["sums"]], session["clusters"], kind, put_back_share
+            )
             for session in sessions
         ]
         self.sessions = [(k, session) for k, session in enumerate(read) if session.n_channels]

@@ -275,15 +275,15 @@ def write_sums(path, split_path, batch, drop, exposure_s, split):
         "BUNIT": "adu",
     }
     shape = (batch.n_channels, *box[2:])
-    bands = bands_of(batch, drop, 3 if split else 1)
     left_out = {1: [], 2: []}
     by_cluster = splitsums.File(split_path, split, splitsums.DRIZZLED, (kernel.SUMS, ("N",)), batch.n_channels, box)
+    bands = bands_of(batch, drop, 3 if by_cluster.shape[0] else 1)
     with files.Writer(path, cards) as writer, by_cluster:
         places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
         places |= {name: writer.reserve(name, shape, "i2") for name in ("N", "N_REJECTED", "N_SATURATED")}
         found = batch.outliers(bands)
         for band in bands:
-            if split is None:
+            if split is None or split.whole:
                 sums, counts = add(batch, band, found, drop, exposure_s, around(batch, band))
             else:
                 sums, counts = add_clusters(batch, band, found, drop, exposure_s, split, by_cluster)

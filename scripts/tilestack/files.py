@@ -11,6 +11,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from tilestack.records import DamagedFile, replacing
 
 BLOCK = 2880
+COLUMN_FORMATS = {"i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D"}
 # Bytes that are written at once where the file system cannot reserve them.
 ZEROS = 1 << 24
 
@@ -83,12 +84,22 @@ class Writer:
         self.put(self.reserve(name, array.shape, array.dtype, cards), array)
 
     def append_table(self, name, columns):
-        """Append a binary table of equally long columns, by name."""
-        table = fits.BinTableHDU(np.rec.fromarrays(list(columns.values()), names=list(columns)), name=name)
+        """Append a binary table of equally long columns of numbers, by name.
+
+        astropy's own table would import astropy.table, 0.2 s in each job, and copy the columns three times.
+        """
+        table = np.empty(
+            len(next(iter(columns.values()))), [(key, v.dtype.newbyteorder(">")) for key, v in columns.items()]
+        )
+        cards = {"XTENSION": "BINTABLE", "BITPIX": 8, "NAXIS": 2, "NAXIS1": table.itemsize, "NAXIS2": len(table)}
+        cards |= {"PCOUNT": 0, "GCOUNT": 1, "TFIELDS": len(columns)}
+        for k, (key, values) in enumerate(columns.items(), start=1):
+            table[key] = values
+            cards |= {f"TTYPE{k}": key, f"TFORM{k}": COLUMN_FORMATS[values.dtype.str[1:]]}
+        header = fits.Header(list((cards | {"EXTNAME": name}).items()))
         self._stream.seek(0, os.SEEK_END)
-        self._stream.write(table.header.tostring().encode())
-        data = np.ascontiguousarray(table.data.view(np.ndarray)).astype(table.data.dtype.newbyteorder(">")).tobytes()
-        self._stream.write(data + b"\0" * (-len(data) % BLOCK))
+        self._stream.write(header.tostring().encode())
+        self._stream.write(table.tobytes() + b"\0" * (-table.nbytes % BLOCK))
 
 
 def checked(cards):

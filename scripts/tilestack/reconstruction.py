@@ -84,7 +84,7 @@ def write_sums(
         places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
         places |= {name: writer.reserve(name, shape, "i2") for name in (*kernel.COUNTS, "N_REJECTED", "N_SATURATED")}
         # With clusters there are sums of all, of one, and of one with flat weights.
-        n_rows = int(BAND_BYTES / (box[3] * max(3 * len(entries), SUM_BYTES * (3 if split else 1))))
+        n_rows = int(BAND_BYTES / (box[3] * max(3 * len(entries), SUM_BYTES * (3 if by_cluster.shape[0] else 1))))
         bands = prewarped.bands(box, n_rows)
         starts, y, x, n_streaks = batch.outliers(pixels, bands)
         for band in bands:
@@ -151,7 +151,7 @@ class Batch:
     def added(self, band, codes, marks, odd, exposure_s, split, by_cluster):
         """Sums of a band as from ``kernel.accumulate``; those by cluster go into their file."""
         signal, inverse_gain = self.template(band)["signal"], self.options["inverse_gain"]
-        if split is None:
+        if split is None or split.whole:
             return kernel.accumulate(codes, marks, *self.frames_in(band), signal, inverse_gain, odd, exposure_s)
         sums, counts, per_frame = 0.0, 0, np.zeros((len(codes), 4), np.int64)
         for cluster, mine in enumerate(split.members):

@@ -9,7 +9,7 @@ from tilestack import files
 # What a file of partial sums holds: names of the sums, of the counts, and of the sums of 1 / v.
 Kind = namedtuple("Kind", "sums counts ceiling")
 # Of each cluster: what its weighted mean, its halves, its variance and its coverage take.
-MOSAIC = Kind(("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "W2V", "EXPOSURE"), ("N_EVEN", "N_ODD"), ())
+MOSAIC = Kind(("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "W2V", "EXPOSURE"), ("N",), ())
 DRIZZLED = Kind(("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "W2V_EVEN", "W2V_ODD", "EXPOSURE", "A"), ("N",), ())
 LEFT_OUT = {1: "REJECTED", 2: "SATURATED"}
 
@@ -27,6 +27,8 @@ class Split:
 
     def __init__(self, clusters, flat):
         self.names, self.flat = sorted(set(clusters)), flat
+        # Whether the sums of its one cluster are those of the batch.
+        self.whole = len(self.names) == 1 and not flat
         self.members = [np.flatnonzero(np.array(clusters) == name) for name in self.names]
 
     def fields(self, fields):
@@ -57,6 +59,7 @@ def of_frames(names, clusters):
 class File:
     """A file of sums by cluster, written band by band; one without sums where there is no split.
 
+    Of a batch that is whole in one cluster they are not written again: WHOLE in the header, and no images.
     FITS: images (clusters x channels, h, w), one for each of the sums (float32) and counts (int16) of its kind and for
     N_REJECTED, N_SATURATED (int16); tables REJECTED and SATURATED as in ``reconstruction.write_sums``. CLUSTERS in the
     header names the clusters.
@@ -80,7 +83,8 @@ class File:
         )
         cards = {"LATTY0": box[0], "LATTX0": box[1], "CLUSTERS": " ".join(clusters), "CHANNELS": n_channels}
         cards["NFRAMES"] = sum(map(len, split.members)) if split else 0
-        self.shape = (len(clusters) * n_channels, *box[2:])
+        cards["WHOLE"] = bool(split and split.whole)
+        self.shape = (0 if cards["WHOLE"] else len(clusters) * n_channels, *box[2:])
         self.writer = files.Writer(path, {**cards, "BUNIT": "adu"})
         self.left_out = {name: [] for name in LEFT_OUT.values()}
 

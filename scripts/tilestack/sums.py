@@ -12,7 +12,7 @@ INTEGER_PLANES = {"NIM": "i4", "REJ": "i4", "MASK": "i2"}
 # A session with fewer frames at a pixel has no majority that could differ from the template.
 FEWEST_DIFFERING = 5
 
-MOSAIC = Kind(kernel.SUMS, kernel.COUNTS, ("I_EVEN", "I_ODD"))
+MOSAIC = Kind(kernel.SUMS, kernel.COUNTS, ("I",))
 
 
 class Sums:
@@ -183,7 +183,6 @@ def planes_of(sums, counts, ceiling, rejected, mask):
     with np.errstate(invalid="ignore", divide="ignore"):
         w = named["W_EVEN"] + named["W_ODD"]
         w = np.where(w > 0, w, np.nan)
-        i = named["I_EVEN"] + named["I_ODD"]
         share = np.sqrt(
             np.where((named["W_EVEN"] > 0) & (named["W_ODD"] > 0), named["W_ODD"] / named["W_EVEN"], np.nan)
         )
@@ -199,8 +198,8 @@ def planes_of(sums, counts, ceiling, rejected, mask):
             "ODD": named["WY_ODD"] / np.where(named["W_ODD"] > 0, named["W_ODD"], np.nan),
             # Difference of the halves with the variance of the stack: noise without the sky.
             "SPLIT": (named["WY_EVEN"] * share - named["WY_ODD"] / share) / w,
-            "MEAN": (named["Y_EVEN"] + named["Y_ODD"]) / np.where(counts.sum(0) > 0, counts.sum(0), np.nan),
-            "IVAR": (named["IY_EVEN"] + named["IY_ODD"]) / np.where(i > 0, i, np.nan),
+            "MEAN": named["Y"] / np.where(counts.sum(0) > 0, counts.sum(0), np.nan),
+            "IVAR": named["IY"] / np.where(named["I"] > 0, named["I"], np.nan),
             # Squared S/N for extended light over the best possible, rejection included.
             "ETA": w**2 / (named["W2R"] * ceiling),
         }

@@ -38,8 +38,9 @@ class Session:
     ----------
     stack : contextlib.ExitStack
         Which closes the files.
-    paths : list of path
-        Files by cluster of its batches, ``splitsums.File``; or, where the session is not split, those of its sums.
+    paths : list of (path, path)
+        Of each batch the file by cluster, ``splitsums.File``, and that of its sums, which are those of the cluster
+        where a batch is whole in one. Where the session is not split, that of its sums twice.
     clusters : list of str
         Names of the clusters.
     kind : splitsums.Kind
@@ -49,12 +50,15 @@ class Session:
 
     def __init__(self, stack, paths, clusters, kind, put_back_share):
         self.clusters, self.kind, self.put_back_share = clusters, kind, put_back_share
-        opened = [stack.enter_context(files.opened(path)) for path in paths]
-        self.batches = [
-            (hdus[0].header.get("CLUSTERS", " ".join(clusters)).split(), sums.Sums(hdus, kind))
-            for hdus in opened
-            if hdus[0].header["NFRAMES"]
-        ]
+        self.batches = []
+        for path, whole in paths:
+            hdus = stack.enter_context(files.opened(path))
+            header = hdus[0].header
+            if header.get("WHOLE"):
+                hdus = stack.enter_context(files.opened(whole))
+            if header["NFRAMES"]:
+                names = header.get("CLUSTERS", " ".join(clusters)).split()
+                self.batches.append((names, sums.Sums(hdus, kind)))
         boxes = np.array([batch.box for _, batch in self.batches if min(batch.box[2:])])
         self.n_channels = 0
         self.box = (0, 0, 0, 0)

@@ -169,15 +169,16 @@ def test_accumulate__equals_plain_numpy(frames):
     v_pix, floored = variances(frames, at, signal, inverse_gain)
     assert 0.1 < floored.mean() < 0.4
     w, raw = at["WEIGHT"], at["VARIANCE"]
+    every, halves = np.ones(N, bool), (("EVEN", ~odd), ("ODD", odd))
     for kind in (coadd.KEPT, coadd.REJECTED, coadd.CLIPPED):
         here = marks == kind
         named = dict(zip(coadd.SUMS, sums[kind], strict=True))
-        for half, name in ((~odd, "EVEN"), (odd, "ODD")):
-            mine = here & half[:, None, None]
-            for key, term in (("WY", w * y), ("W", w), ("IY", y / raw), ("I", 1 / raw), ("Y", y)):
-                found, truth = named[f"{key}_{name}"], np.where(mine, term, 0).sum(0)
-                np.testing.assert_allclose(found, truth, rtol=2e-5, atol=2e-5 * np.abs(term).max())
-            np.testing.assert_array_equal(counts[kind][int(name == "ODD")], mine.sum(0))
+        of_halves = {f"{key}_{name}": (term, half) for key, term in (("WY", w * y), ("W", w)) for name, half in halves}
+        of_all = {key: (term, every) for key, term in (("IY", y / raw), ("I", 1 / raw), ("Y", y))}
+        for name, (term, half) in (of_halves | of_all).items():
+            truth = np.where(here & half[:, None, None], term, 0).sum(0)
+            np.testing.assert_allclose(named[name], truth, rtol=2e-5, atol=2e-5 * np.abs(term).max())
+        np.testing.assert_array_equal(counts[kind][0], here.sum(0))
         np.testing.assert_allclose(named["W2V"], np.where(here, w**2 * v_pix, 0).sum(0), rtol=2e-5, atol=1e-9)
         np.testing.assert_allclose(named["W2R"], np.where(here, w**2 * raw, 0).sum(0), rtol=2e-5, atol=1e-9)
         np.testing.assert_allclose(named["EXPOSURE"], np.where(here, exposure[:, None, None], 0).sum(0))
@@ -381,17 +382,13 @@ class Batch:
 
     def add_to(self, sums, counts, band):
         sums += self.kept
-        counts += np.reshape([*halves(self.n_kept), *(n for _, n in self.others.values())], (4, 1, 1, 1))
+        counts += np.reshape([self.n_kept, *(n for _, n in self.others.values())], (3, 1, 1, 1))
 
     def left_out(self, name, band):
         value, n = self.others[name]
         at = tuple(axis.ravel() for axis in np.indices((1, *band[2:])))
-        counts = np.repeat(halves(n), len(at[0])).reshape(2, -1)
+        counts = np.full((1, len(at[0])), n)
         return added.LeftOut(at, np.full((len(coadd.SUMS), len(at[0])), float(value)), counts)
-
-
-def halves(n):
-    return n // 2, n - n // 2
 
 
 @pytest.mark.parametrize(

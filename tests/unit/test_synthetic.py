@@ -62,10 +62,10 @@ def write_batch(folder, name, frames, clusters, box, drizzled):
     counts = ("N",) if drizzled else coadd.COUNTS
     n, channels = frames[0].shape[:2]
     paths = folder / f"{name}_all.fits", folder / f"{name}_clusters.fits"
-    splits = splitsums.Split(["01"] * n, False), splitsums.Split(clusters, False)
+    splits = splitsums.Split(["01"] * n, True), splitsums.Split(clusters, False)
     for path, split, kind in zip(paths, splits, kinds, strict=True):
         with splitsums.File(path, split, kind, (names.SUMS, counts), channels, box) as out:
-            for k, members in enumerate(split.members):
+            for k, members in enumerate([] if split.whole else split.members):
                 values, numbers = summed(frames, members, names, drizzled)
                 for c in range(channels):
                     for row in range(0, box[2], 6):  # in bands
@@ -75,13 +75,13 @@ def write_batch(folder, name, frames, clusters, box, drizzled):
 
 
 def night(folder, drizzled=False, channels=1, seed=0, levels=(100.0, 100.0, 100.0)):
-    """Two sessions of two batches, in other boxes, of three clusters and of one; the second is not split."""
+    """Two sessions, batches in other boxes: one of three clusters, one batch whole in one; one not split."""
     rng = np.random.default_rng(seed)
-    sessions, boxes = [], [[(-4, 2, 20, 28), (-2, 4, 22, 26)], [(0, 2, 18, 30), (-4, 4, 16, 24)]]
+    sessions, boxes = [], [[(-4, 2, 20, 28), (-2, 4, 22, 26), (-3, 3, 19, 27)], [(0, 2, 18, 30), (-4, 4, 16, 24)]]
     for s, pair in enumerate(boxes):
         whole, by_cluster = [], []
         for b, box in enumerate(pair):
-            clusters = [f"{k % 3 + 1:02d}" for k in range(9)] if s == 0 else ["01"] * 5
+            clusters = (["02"] * 4 if b == 2 else [f"{k % 3 + 1:02d}" for k in range(9)]) if s == 0 else ["01"] * 5
             parts = [batch_of(rng, 1, box, levels[int(name) - 1], channels) for name in clusters]
             frames = tuple(np.concatenate(values) for values in zip(*parts, strict=True))
             paths = write_batch(folder, f"{s}_{b}_{channels}", frames, clusters, box, drizzled)
@@ -91,7 +91,7 @@ def night(folder, drizzled=False, channels=1, seed=0, levels=(100.0, 100.0, 100.
         written = folder / f"{s}_{channels}_synthetic.fits"
         kind = splitsums.DRIZZLED if drizzled else splitsums.MOSAIC
         if s == 0:
-            synthetic.write(written, by_cluster, names, kind, SETTINGS["put_back_share"])
+            synthetic.write(written, zip(by_cluster, whole, strict=True), names, kind, SETTINGS["put_back_share"])
         sessions.append({"clusters": names, "split": s == 0, "written": written, "sums": whole})
     return sessions
 
@@ -125,6 +125,14 @@ def test_combination__is_the_direct_mean_of_all_frames(tmp_path):
         np.testing.assert_allclose(made[name], expected[name], rtol=limit, atol=limit, err_msg=name)
     mask = expected["MASK"]
     assert (mask & masks.DIFFERS).any() and (mask & masks.SATURATED).any() and (mask & masks.NO_DATA).any()
+
+
+def test_file__of_a_batch_whole_in_one_cluster_repeats_nothing(tmp_path):
+    night(tmp_path)
+    with files.opened(tmp_path / "0_2_1_clusters.fits") as hdus:
+        assert len(hdus) == 1 and hdus[0].header["WHOLE"] and hdus[0].header["CLUSTERS"] == "02"
+    with files.opened(tmp_path / "0_1_1_clusters.fits") as hdus:
+        assert len(hdus["W_EVEN"].data) == 3 and not hdus[0].header["WHOLE"]
 
 
 def test_combination__of_drizzled_colours_is_the_direct_mean_too(tmp_path):

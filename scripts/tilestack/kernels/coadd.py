@@ -9,23 +9,9 @@ from numba import njit, prange
 NO_DATA, SATURATED = -32768, 32767
 # Marks of a pixel of a frame.
 KEPT, REJECTED, CLIPPED, MISSING = 0, 1, 2, 3
-# Sums of a pixel over frames; the even and the odd frames apart, so that halves can be compared.
-SUMS = (
-    "WY_EVEN",
-    "W_EVEN",
-    "WY_ODD",
-    "W_ODD",
-    "W2V",
-    "W2R",
-    "IY_EVEN",
-    "I_EVEN",
-    "IY_ODD",
-    "I_ODD",
-    "Y_EVEN",
-    "Y_ODD",
-    "EXPOSURE",
-)
-COUNTS = ("N_EVEN", "N_ODD")
+# Sums of a pixel over frames; the even and the odd frames apart where halves are compared.
+SUMS = ("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "W2V", "W2R", "IY", "I", "Y", "EXPOSURE")
+COUNTS = ("N",)
 # Fields of a frame over the tiles, in this order.
 FIELDS = ("SCALE", "SKY", "VARIANCE", "FWHM", "WEIGHT")
 # Step of the bank of blurred templates: variance of a blur in px^2, and the most steps.
@@ -356,12 +342,12 @@ def accumulate(codes, marks, zero, scale, fields, grid, cell, places, signal, in
 
     Returns
     -------
-    sums : (3, 13, h, w) float64 array
+    sums : (3, 10, h, w) float64 array
         SUMS of the pixels that are kept, rejected and saturated: with y = (value - sky) / t, w the weight and i = 1 / v
         the inverse raw variance, the sums of w y and w, of w^2 v_pix and w^2 v, of i y and i, of y, and the exposure in
         seconds.
-    counts : (3, 2, h, w) int32 array
-        Number of even and of odd frames behind them.
+    counts : (3, 1, h, w) int32 array
+        Number of frames behind them.
     per_frame : (n, 4) int64 array
         Pixels of each frame by mark.
 
@@ -437,8 +423,8 @@ def _accumulate(
                 sums[m, 2 * half + 1, y, x] += weight
                 sums[m, 4, y, x] += weight * weight * variance
                 sums[m, 5, y, x] += weight * weight * raw
-                sums[m, 6 + 2 * half, y, x] += value / raw
-                sums[m, 7 + 2 * half, y, x] += 1 / raw
-                sums[m, 10 + half, y, x] += value
-                sums[m, 12, y, x] += exposure_s[k]
-                counts[m, half, y, x] += 1
+                sums[m, 6, y, x] += value / raw
+                sums[m, 7, y, x] += 1 / raw
+                sums[m, 8, y, x] += value
+                sums[m, 9, y, x] += exposure_s[k]
+                counts[m, 0, y, x] += 1
