@@ -167,7 +167,12 @@ def _combine(run, out, made, by_cluster, settings):
             key: out / f"{name}_{session}.fits" for key, name in (("image", "synthetic"), ("drizzled", "colours"))
         }
         synthetic.session_synthetic(
-            {"record": record, **{key: files[session] for key, files in by_cluster.items()}},
+            {
+                "record": record,
+                **{key: files[session] for key, files in by_cluster.items()},
+                "sums": made["sums"][session],
+                "drizzled_sums": made["drizzled"][session],
+            },
             {**written, "record": out / f"synthetic_{session}.json"},
             put_back_share=settings["put_back_share"],
         )

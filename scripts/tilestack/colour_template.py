@@ -79,24 +79,24 @@ def write_layer(path, batch, demosaiced, fwhm_px):
     broader = drizzle.FWHM2 * (DROP.pixfrac**2 + 1) / 12
     width = None if fwhm_px is None else float(np.sqrt(fwhm_px**2 + broader))
     cards = {"LATTY0": box[0], "LATTX0": box[1], "BUNIT": "adu", "FWHM": (width, "[px] of its stars")}
-    bands = drizzling.bands_of(batch, DROP)
-    found = batch.outliers(bands)
+    blocks = drizzling.blocks_of(batch, DROP)
+    found = batch.outliers(blocks)
     unknown = np.full(len(batch.entries), np.nan)
     with files.Writer(path, {"CONTENT": "sky template by colour"}) as writer:
         shape = (n_channels, *box[2:])
         places = [writer.reserve(name, shape, dtype, cards) for name, dtype in template.COLUMNS]
-        for band in bands:
-            sums, _ = drizzling.add(batch, band, found, DROP, unknown, drizzling.around(batch, band))
+        for block in blocks:
+            sums, _ = drizzling.add(batch, block, found, DROP, unknown, drizzling.around(batch, block))
             kept = dict(zip(drizzle.SUMS, np.moveaxis(sums[0], -1, 0), strict=True))
             weight = kept["W_EVEN"] + kept["W_ODD"]
-            median, its_variance, _ = demosaiced.read(band)
+            median, its_variance, _ = demosaiced.read(block)
             with np.errstate(invalid="ignore", divide="ignore"):
                 image = (kept["WY_EVEN"] + kept["WY_ODD"]) / weight
                 variance = (kept["W2V_EVEN"] + kept["W2V_ODD"]) / weight**2
             bare = ~(weight > 0)
             image, variance = np.where(bare, median, image), np.where(bare, its_variance, variance)
             count = np.where(np.isfinite(median) & np.isfinite(image), template.FEWEST_FRAMES, 0)
-            for c in range(n_channels):
-                first = (c * box[2] + band[0] - box[0]) * box[3]
-                for place, planes, (_, dtype) in zip(places, (image, variance, count), template.COLUMNS, strict=True):
-                    writer.put(place, planes[c].astype(dtype), first)
+            for place, planes, (_, dtype) in zip(places, (image, variance, count), template.COLUMNS, strict=True):
+                for c in range(n_channels):
+                    corner = (c, block[0] - box[0], block[1] - box[1])
+                    writer.put_block(place, planes[c].astype(dtype), shape, corner)

@@ -5,15 +5,15 @@ No demosaic and no interpolation: so the noise stays white, and a star keeps its
 
 import numpy as np
 
-from tilestack import bayer, distortion, files, geometry, lattice, prewarped, reconstruction, splitsums, streaks
+from tilestack import bayer, distortion, files, geometry, lattice, reconstruction, splitsums, streaks
 from tilestack.kernels import coadd
 from tilestack.kernels import drizzle as kernel
 
-# Bytes of sums that a band may hold, of which those of kept pixels, a third, are really touched; and of raw pixels that
-# are held at a time.
-BAND_BYTES, LIGHT_BYTES = 144e6, 64e6
-# Rows of a template that all frames are compared with in turn, so that it stays in the cache: twice as fast as 100.
-TEMPLATE_ROWS = 32
+# Bytes of sums that a block may hold, of which those of kept pixels, a third, are really touched; and of raw pixels
+# that are held at a time.
+BLOCK_BYTES, LIGHT_BYTES = 144e6, 64e6
+# Pixels of a template that all frames are compared with in turn, so that it stays in the cache.
+TEMPLATE_PIXELS = 1 << 16
 
 
 def drop_of(options):
@@ -22,7 +22,7 @@ def drop_of(options):
 
 
 class Batch:
-    """Raw frames of a batch as the kernels take them, band by band.
+    """Raw frames of a batch as the kernels take them, block by block.
 
     Parameters
     ----------
@@ -60,17 +60,20 @@ class Batch:
         self.mesh_px, self.mesh_origin = sky_template["mesh_px"], sky_template["mesh_origin"]
         self.n_blurs = reconstruction.n_blurs(fields[:, 3], self.planes.widths)
 
-    def light(self, k, band, reach, fields=None):
-        """The part of a light that comes within `reach` lattice pixels of a band: Light, and marks before rejection.
+    def light(self, k, block, reach, fields=None):
+        """The part of a light that comes within `reach` lattice pixels of a block: Light, and marks before rejection;
+        or None.
 
         Fields are those of the batch where none are given.
         """
-        y0, x0, h, w = band
+        y0, x0, h, w = block
         fields = self.fields if fields is None else fields
         x, y = (x0 - reach - 1, x0 + w + reach), (y0 - reach - 1, y0 + h + reach)
         corners = geometry.apply(self.to_frame[k], np.array([[x[i], y[j]] for i in (0, 1) for j in (0, 1)], float))
         ranges = []
         for low, high, n in zip(corners.min(0), corners.max(0), self.raw.shape[::-1], strict=True):
+            if high + self.bend < -1 or low - self.bend > n:
+                return None
             first = int(np.clip(np.floor(low - self.bend), 0, n - 1))
             ranges.append((first, int(np.clip(np.ceil(high + self.bend) + 1, first + 1, n))))
         (left, right), (top, bottom) = ranges
@@ -78,14 +81,17 @@ class Batch:
         place = (image, (top, left), self.cell, self.to_lattice[k], self.lens, fields[k], self.grid)
         return kernel.Light(*place), marks
 
-    def lights(self, band, reach, members=None, fields=None):
+    def lights(self, block, reach, members=None, fields=None):
         """Frames as ``light`` gives them, as many at a time as LIGHT_BYTES allow: lists of (index, Light, marks).
 
         `reach` is that of each frame of the batch; `members` are the frames wanted, by default all.
         """
         held = []
         for k in range(len(self.entries)) if members is None else members:
-            held.append((k, *self.light(k, band, reach[k], fields)))
+            part = self.light(k, block, reach[k], fields)
+            if part is None:
+                continue
+            held.append((k, *part))
             # As the kernel stacks them: all as large as the largest.
             largest = np.max([light.image.shape for _, light, _ in held], axis=0)
             if (len(held) + 1) * largest.prod() * 4 > LIGHT_BYTES:
@@ -94,9 +100,9 @@ class Batch:
         if held:
             yield held
 
-    def template(self, band, halo, n_blurs):
-        """Template on a band and a halo to all sides."""
-        wide = (band[0] - halo, band[1] - halo, band[2] + 2 * halo, band[3] + 2 * halo)
+    def template(self, block, halo, n_blurs):
+        """Template on a block and a halo to all sides."""
+        wide = (block[0] - halo, block[1] - halo, block[2] + 2 * halo, block[3] + 2 * halo)
         image, variance, width = self.planes.read(wide)
         at = ((wide[k] + 0.5) / self.mesh_px - 0.5 - self.mesh_origin[k] for k in (0, 1))
         grid = (*at, float(self.mesh_px))
@@ -119,15 +125,15 @@ class Batch:
         squared, signal = (np.stack(planes) for planes in zip(*parts, strict=True))
         return kernel.Template(bank, width, squared, signal)
 
-    def outliers(self, bands):
+    def outliers(self, blocks):
         """Rejected pixels of all frames, grown and with whole streaks: a list of (m, 2) arrays, rows and columns."""
         n = len(self.entries)
         found = [[np.zeros((0, 2), np.int64)] for _ in range(n)]
         if self.options["reject"]:
             halo = kernel.TEMPLATE_HALO + self.n_blurs
-            for band in bands:
-                parts = list(_strips(band, self.template(band, halo, self.n_blurs), halo))
-                for some in self.lights(band, [1] * n):
+            for block in blocks:
+                parts = list(_strips(block, self.template(block, halo, self.n_blurs), halo))
+                for some in self.lights(block, [1] * n):
                     for strip, known in parts:
                         for _, light, marks in some:
                             kernel.mark(light, marks, strip, known, self.options)
@@ -152,11 +158,12 @@ def _bend(lens, shape):
     return float(np.abs(distortion.straightened(points, lens) - points).max())
 
 
-def _strips(band, known, halo):
-    """Parts of a band of TEMPLATE_ROWS, each with its part of the template."""
-    y0, x0, h, w = band
-    for first in range(0, h, TEMPLATE_ROWS):
-        rows = min(TEMPLATE_ROWS, h - first)
+def _strips(block, known, halo):
+    """Parts of a block of TEMPLATE_PIXELS, each with its part of the template."""
+    y0, x0, h, w = block
+    most = max(1, TEMPLATE_PIXELS // w)
+    for first in range(0, h, most):
+        rows = min(most, h - first)
         cut = [np.ascontiguousarray(planes[..., first : first + rows + 2 * halo, :]) for planes in known]
         yield (y0 + first, x0, rows, w), kernel.Template(*cut)
 
@@ -169,9 +176,9 @@ def _grown(points, reach, shape):
     return np.column_stack(np.divmod(np.unique(near[:, 0] * shape[1] + near[:, 1]), shape[1]))
 
 
-def around(batch, band):
-    """Light above the local sky around a band, as ``drizzle.deposit`` takes it, as far as drops of any frame reach."""
-    return batch.template(band, max(reaches(batch)), 1).signal
+def around(batch, block):
+    """Light above the local sky around a block, as ``drizzle.deposit`` takes it, as far as drops of any frame reach."""
+    return batch.template(block, max(reaches(batch)), 1).signal
 
 
 def reaches(batch):
@@ -179,13 +186,13 @@ def reaches(batch):
     return [int(np.ceil(1.3 * np.abs(m[:, :2]).sum(1).max())) + 2 for m in batch.to_lattice]
 
 
-def add(batch, band, found, drop, exposure_s, signal, members=None, fields=None):
-    """Sums of frames of a batch in a band of the lattice.
+def add(batch, block, found, drop, exposure_s, signal, members=None, fields=None):
+    """Sums of frames of a batch in a block of the lattice.
 
     Parameters
     ----------
     batch : Batch
-    band : (int, int, int, int)
+    block : (int, int, int, int)
     found : list of (m, 2) arrays
         From ``outliers``.
     drop : drizzle.Drop
@@ -203,10 +210,10 @@ def add(batch, band, found, drop, exposure_s, signal, members=None, fields=None)
         Of the kept, the rejected and the saturated pixels.
     counts : (3, c, rows x scale, columns x scale) int32 array
     """
-    shape = (band[2] * drop.scale, band[3] * drop.scale)
+    shape = (block[2] * drop.scale, block[3] * drop.scale)
     sums = np.zeros((3, batch.n_channels, *shape, len(kernel.SUMS)))
     counts = np.zeros(sums.shape[:-1], np.int32)
-    for some in batch.lights(band, reaches(batch), members, fields):
+    for some in batch.lights(block, reaches(batch), members, fields):
         for k, light, marks in some:
             here = found[k] - light.top_left
             y, x = here[((here >= 0) & (here < marks.shape)).all(1)].T
@@ -214,29 +221,38 @@ def add(batch, band, found, drop, exposure_s, signal, members=None, fields=None)
         which, lights, marks = zip(*some, strict=True)
         odd = [batch.entries[k]["index"] % 2 == 1 for k in which]
         gain, exposures = batch.options["inverse_gain"], exposure_s[list(which)]
-        kernel.deposit(lights, marks, band, signal, gain, odd, exposures, drop, sums, counts)
+        kernel.deposit(lights, marks, block, signal, gain, odd, exposures, drop, sums, counts)
     return sums, counts
 
 
-def add_clusters(batch, band, found, drop, exposure_s, split, by_cluster):
+def add_clusters(batch, block, found, drop, exposure_s, split, by_cluster):
     """Sums as from ``add``; those by cluster go into their file."""
-    total, n, signal = 0.0, 0, around(batch, band)
+    total, n, signal = None, None, around(batch, block)
     flat = split.fields(batch.fields)
-    row = (band[0] - batch.box[0]) * drop.scale
+    corner = [(block[k] - batch.box[k]) * drop.scale for k in (0, 1)]
     for cluster, mine in enumerate(split.members):
-        sums, counts = add(batch, band, found, drop, exposure_s, signal, mine)
-        total, n = total + sums, n + counts
+        own = sums, counts = add(batch, block, found, drop, exposure_s, signal, mine)
         if split.flat:
-            sums, counts = add(batch, band, found, drop, exposure_s, signal, mine, flat)
+            own = add(batch, block, found, drop, exposure_s, signal, mine, flat)
         for c in range(batch.n_channels):
-            by_cluster.put(cluster, c, row, np.moveaxis(sums[:, c], -1, 1), counts[:, c, None])
+            by_cluster.put(cluster, c, corner, np.moveaxis(own[0][:, c], -1, 1), own[1][:, c, None])
+        if total is None:
+            total, n = sums, counts
+        else:
+            splitsums.join(total, sums, n, counts)
     return total, n
 
 
-def bands_of(batch, drop, n_sums=1):
-    """Bands of the lattice so many of whose sums fit into memory."""
-    per_row = batch.box[3] * drop.scale**2 * batch.n_channels * 3 * (8 * len(kernel.SUMS) + 4) * n_sums
-    return prewarped.bands(batch.box, int(BAND_BYTES / per_row))
+def blocks_of(batch, drop):
+    """Blocks of the lattice so many of whose sums fit into memory.
+
+    About square: of a turned frame a block across the whole lattice would need nearly all raw rows.
+    """
+    per_pixel = drop.scale**2 * batch.n_channels * 3 * (8 * len(kernel.SUMS) + 4)
+    y0, x0, h, w = batch.box
+    side = max(2, int(np.sqrt(BLOCK_BYTES / per_pixel)))
+    ys, xs = (range(first, first + size, side) for first, size in ((y0, h), (x0, w)))
+    return [(y, x, min(side, y0 + h - y), min(side, x0 + w - x)) for y in ys for x in xs]
 
 
 def write_sums(path, split_path, batch, drop, exposure_s, split):
@@ -277,38 +293,38 @@ def write_sums(path, split_path, batch, drop, exposure_s, split):
     shape = (batch.n_channels, *box[2:])
     left_out = {1: [], 2: []}
     by_cluster = splitsums.File(split_path, split, splitsums.DRIZZLED, (kernel.SUMS, ("N",)), batch.n_channels, box)
-    bands = bands_of(batch, drop, 3 if by_cluster.shape[0] else 1)
+    blocks = blocks_of(batch, drop)
     with files.Writer(path, cards) as writer, by_cluster:
         places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
         places |= {name: writer.reserve(name, shape, "i2") for name in ("N", "N_REJECTED", "N_SATURATED")}
-        found = batch.outliers(bands)
-        for band in bands:
+        found = batch.outliers(blocks)
+        for block in blocks:
             if split is None or split.whole:
-                sums, counts = add(batch, band, found, drop, exposure_s, around(batch, band))
+                sums, counts = add(batch, block, found, drop, exposure_s, around(batch, block))
             else:
-                sums, counts = add_clusters(batch, band, found, drop, exposure_s, split, by_cluster)
-            row = (band[0] - batch.box[0]) * drop.scale
+                sums, counts = add_clusters(batch, block, found, drop, exposure_s, split, by_cluster)
+            corner = [(block[k] - batch.box[k]) * drop.scale for k in (0, 1)]
             for c in range(batch.n_channels):
-                first = (c * shape[1] + row) * shape[2]
                 for k, name in enumerate(kernel.SUMS):
-                    writer.put(places[name], sums[0, c, ..., k].astype(np.float32), first)
+                    writer.put_block(places[name], sums[0, c, ..., k].astype(np.float32), shape, (c, *corner))
                 for kind, name in enumerate(("N", "N_REJECTED", "N_SATURATED")):
-                    writer.put(places[name], np.minimum(counts[kind, c], 32767).astype(np.int16), first)
+                    n = np.minimum(counts[kind, c], 32767).astype(np.int16)
+                    writer.put_block(places[name], n, shape, (c, *corner))
             for kind in left_out:
-                left_out[kind].append(_sparse(sums[kind], counts[kind], row))
+                left_out[kind].append(_sparse(sums[kind], counts[kind], corner))
         for kind, name in ((1, "REJECTED"), (2, "SATURATED")):
             columns = {key: np.concatenate([part[key] for part in left_out[kind]]) for key in left_out[kind][0]}
             writer.append_table(name, columns)
     return np.array([len(mine) for mine in found], np.int64)
 
 
-def _sparse(sums, counts, first_row):
-    """The pixels of a band that have any, as columns."""
+def _sparse(sums, counts, corner):
+    """The pixels of a block that have any, as columns."""
     plane, y, x = np.unravel_index(np.flatnonzero(counts > 0), counts.shape)
     return {
         "PLANE": plane.astype(np.int16),
-        "ROW": (y + first_row).astype(np.int32),
-        "COLUMN": x.astype(np.int32),
+        "ROW": (y + corner[0]).astype(np.int32),
+        "COLUMN": (x + corner[1]).astype(np.int32),
         **{name: sums[plane, y, x, k].astype(np.float32) for k, name in enumerate(kernel.SUMS)},
         "N": counts[plane, y, x],
     }

@@ -79,6 +79,18 @@ class Writer:
         self._stream.seek(start + first * array.dtype.itemsize)
         self._stream.write(big.tobytes())
 
+    def put_block(self, start, array, shape, corner):
+        """Write a block (h, w) of an image of `shape` (planes, rows, columns) at its `corner`: plane, row, column."""
+        plane, row, column = corner
+        big = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder(">"))
+        self._stream.flush()
+        file = self._stream.fileno()
+        for y, line in enumerate(big.view("u1"), start=plane * shape[1] + row):
+            at, left = start + (y * shape[2] + column) * big.itemsize, line.data
+            while left:  # a write may be cut short
+                n = os.pwrite(file, left, at)
+                at, left = at + n, left[n:]
+
     def append(self, name, array, cards=()):
         """Append an image with all its pixels."""
         self.put(self.reserve(name, array.shape, array.dtype, cards), array)

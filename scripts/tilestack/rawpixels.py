@@ -4,8 +4,8 @@ import tempfile
 
 import numpy as np
 
-from tilestack import lights
-from tilestack.kernels.drizzle import CLIPPED, KEPT, MISSING
+from tilestack import files, lights
+from tilestack.kernels.drizzle import unpacked
 
 
 class Raw:
@@ -26,7 +26,7 @@ class Raw:
         self.bad = np.zeros(self.shape, bool)
         if cosmetic:
             self.bad[session["defects"]["y"], session["defects"]["x"]] = True
-        self._unpacked = []  # temporary files, which go with this object
+        self._copies = []  # temporary files, which go with this object
         self._places = [self._place(path) for path in paths]
 
     def _place(self, path):
@@ -34,10 +34,10 @@ class Raw:
         if stored is not None:
             return path, stored
         image, _ = lights.scanned(path)
-        unpacked = tempfile.NamedTemporaryFile(suffix=".tilestack")  # noqa: SIM115  # as long as this object
-        image.tofile(unpacked.name)
-        self._unpacked.append(unpacked)
-        return unpacked.name, lights.Stored(0, image.dtype, image.shape, 0.0, 1.0, None)
+        copy = tempfile.NamedTemporaryFile(suffix=".tilestack")  # noqa: SIM115  # as long as this object
+        image.tofile(copy.name)
+        self._copies.append(copy)
+        return copy.name, lights.Stored(0, image.dtype, image.shape, 0.0, 1.0, None)
 
     def part(self, k, top, bottom, left, right):
         """Pixels and marks of light `k` in a range of rows and columns.
@@ -57,18 +57,6 @@ class Raw:
         codes = np.fromfile(path, stored.dtype, (bottom - top) * width, offset=start)
         if codes.size < (bottom - top) * width:
             raise lights.changed(path, "it ends before its pixels do")
-        codes = codes.reshape(bottom - top, width)[:, left:right]
-        image = codes.astype(np.float32)
-        if stored.scale != 1.0:
-            image *= np.float32(stored.scale)
-        if stored.zero:
-            image += np.float32(stored.zero)
-        missing = self.bad[top:bottom, left:right] | ~np.isfinite(image)
-        if stored.blank is not None:
-            missing |= codes == stored.blank
-        marks = np.full(image.shape, KEPT, np.uint8)
-        if self.saturation is not None:
-            marks[image >= self.saturation] = CLIPPED
-        marks[missing] = MISSING
-        image[missing] = np.nan
-        return image, marks
+        codes = files.native(codes.reshape(bottom - top, width)[:, left:right])
+        saturation = np.inf if self.saturation is None else self.saturation
+        return unpacked(codes, self.bad[top:bottom, left:right], stored.zero, stored.scale, stored.blank, saturation)

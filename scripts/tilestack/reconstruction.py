@@ -153,17 +153,23 @@ class Batch:
         signal, inverse_gain = self.template(band)["signal"], self.options["inverse_gain"]
         if split is None or split.whole:
             return kernel.accumulate(codes, marks, *self.frames_in(band), signal, inverse_gain, odd, exposure_s)
-        sums, counts, per_frame = 0.0, 0, np.zeros((len(codes), 4), np.int64)
+        total, per_frame = None, np.zeros((len(codes), 4), np.int64)
         for cluster, mine in enumerate(split.members):
             fields, its_codes, its_marks = self.fields[mine], codes[mine], marks[mine]
             after = (signal, inverse_gain, odd[mine], exposure_s[mine])
             part = kernel.accumulate(its_codes, its_marks, *self.frames_in(band, mine, fields), *after)
-            sums, counts, per_frame[mine] = sums + part[0], counts + part[1], part[2]
+            *own, per_frame[mine] = part
             if split.flat:
                 flat = self.frames_in(band, mine, split.fields(fields))
-                part = kernel.accumulate(its_codes, its_marks, *flat, *after)
-            by_cluster.put(cluster, 0, band[0] - self.box[0], *part[:2])
-        return sums, counts, per_frame
+                own = kernel.accumulate(its_codes, its_marks, *flat, *after)[:2]
+            by_cluster.put(cluster, 0, (band[0] - self.box[0], 0), *own)
+            if total is None:
+                total = part[:2]
+            else:
+                splitsums.join(
+                    *(np.moveaxis(sums, 1, -1) for sums in (total[0], part[0])), total[1][:, 0], part[1][:, 0]
+                )
+        return *total, per_frame
 
     def frames_in(self, band, mine=slice(None), fields=None):
         """Zero and scale of the codes, fields, grid, phase and places, as the kernels take them: of all or of some."""

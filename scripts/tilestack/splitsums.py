@@ -56,6 +56,17 @@ def of_frames(names, clusters):
     return Split([cluster_of[name] for name in names], clusters["weighting"] == "global")
 
 
+def join(total, sums, n, counts):
+    """Add sums (3, ..., s) and counts (3, ...) of kept, rejected and saturated pixels to others, in place; few pixels
+    have any of the last two."""
+    total[0] += sums[0]
+    n[0] += counts[0]
+    for mark in LEFT_OUT:
+        some = np.nonzero(counts[mark])
+        total[mark][some] += sums[mark][some]
+        n[mark][some] += counts[mark][some]
+
+
 class File:
     """A file of sums by cluster, written band by band; one without sums where there is no split.
 
@@ -103,32 +114,33 @@ class File:
                 self.writer.append_table(name, columns)
         self.writer.__exit__(*error)
 
-    def put(self, cluster, channel, row, sums, counts):
-        """Write rows of a channel of a cluster.
+    def put(self, cluster, channel, corner, sums, counts):
+        """Write a block of a channel of a cluster.
 
         Parameters
         ----------
-        cluster, channel, row : int
+        cluster, channel : int
+        corner : (int, int)
+            Its first row and column in the box.
         sums : (3, n, h, w) float64 array
             Of the kept, the rejected and the saturated pixels.
         counts : (3, m, h, w) int32 array
         """
         plane = cluster * self.n_channels + channel
-        first = (plane * self.shape[1] + row) * self.shape[2]
-        for name, k in self.sums.items():
-            self.writer.put(self.places[name], sums[0, k].astype(np.float32), first)
-        for name, k in self.counts.items():
-            self.writer.put(self.places[name], np.minimum(counts[0, k], 32767).astype(np.int16), first)
+        images = {name: sums[0, k].astype(np.float32) for name, k in self.sums.items()}
+        images |= {name: np.minimum(counts[0, k], 32767).astype(np.int16) for name, k in self.counts.items()}
         for mark, name in LEFT_OUT.items():
             n = np.minimum(counts[mark].sum(0), 32767)
-            self.writer.put(self.places[f"N_{name}"], n.astype(np.int16), first)
+            images[f"N_{name}"] = n.astype(np.int16)
             y, x = np.nonzero(n)
             self.left_out[name].append(
                 {
                     "PLANE": np.full(len(y), plane, np.int16),
-                    "ROW": (y + row).astype(np.int32),
-                    "COLUMN": x.astype(np.int32),
+                    "ROW": (y + corner[0]).astype(np.int32),
+                    "COLUMN": (x + corner[1]).astype(np.int32),
                     **{s: sums[mark, k, y, x].astype(np.float32) for s, k in self.sums.items()},
                     **{c: counts[mark, k, y, x].astype(np.int16) for c, k in self.counts.items()},
                 }
             )
+        for name, image in images.items():
+            self.writer.put_block(self.places[name], image, self.shape, (plane, *corner))

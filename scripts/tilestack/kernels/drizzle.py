@@ -135,6 +135,45 @@ def _fields_along(light, y, places, nodes, along):
                 along[m, n * SEGMENT + k] = odd + k * odd_step if k & 1 else even + k * even_step
 
 
+def unpacked(codes, bad, zero, scale, blank, saturation):
+    """Pixels of a raw light from its codes, and their marks before rejection.
+
+    Parameters
+    ----------
+    codes : (h, w) array
+        Integers or floats as stored, in native byte order.
+    bad : (h, w) bool array
+        Defective pixels.
+    zero, scale : float
+        The value in ADU is zero + scale x code.
+    blank : int or None
+        Code of a pixel without data.
+    saturation : float, ADU
+        Infinite where it is unknown.
+
+    Returns
+    -------
+    image : (h, w) float32 array, ADU
+        NaN without data.
+    marks : (h, w) uint8 array
+        MISSING for pixels without data and defective ones, CLIPPED for saturated ones, else KEPT.
+    """
+    image, marks = np.empty(codes.shape, np.float32), np.empty(codes.shape, np.uint8)
+    has_blank, blank = blank is not None, int(blank or 0)
+    _unpack(codes, bad, np.float32(zero), np.float32(scale), has_blank, blank, np.float32(saturation), image, marks)
+    return image, marks
+
+
+@njit(cache=True, error_model="numpy")
+def _unpack(codes, bad, zero, scale, has_blank, blank, saturation, image, marks):
+    for y in range(codes.shape[0]):
+        for x in range(codes.shape[1]):
+            value = np.float32(codes[y, x]) * scale + zero
+            missing = bad[y, x] or not np.isfinite(value) or (has_blank and codes[y, x] == blank)
+            image[y, x] = np.float32(np.nan) if missing else value
+            marks[y, x] = MISSING if missing else CLIPPED if value >= saturation else KEPT
+
+
 def mark(light, marks, band, template, options):
     """Mark, in place, the raw pixels of a frame that the template rejects.
 
