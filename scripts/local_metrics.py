@@ -36,15 +36,17 @@ def local_metrics(paths, out, *, batch):
         mine = table["frame"] == place[entry["file"]]
         width = np.nan if fit["fwhm_px"] is None else fit["fwhm_px"]
         stars = local.star_fields(table, mine, log_flux, np.log(fit["scale"]), width_offset, width, tiles, stride)
+        own = entry["box"]
+        here = tuple(slice(own[axis] - box[axis], own[axis] - box[axis] + own[axis + 2]) for axis in (0, 1))
         slope, error, energy = local.structure(
-            pixels.rows(k, box),
+            pixels.rows(k, own),
             entry,
-            fine,
+            np.ascontiguousarray(fine[here]),
             noise_of_template,
             entry["file"] in behind,
             max(len(behind), 1),
             cell,
-            box,
+            own,
             tiles,
             tile,
             stride,

@@ -51,15 +51,11 @@ class Writer:
         int
             Handle for ``put``.
         """
-        header = fits.ImageHDU(name=name).header
         dtype = np.dtype(dtype)
-        header["BITPIX"] = {"i2": 16, "i4": 32, "u1": 8, "f4": -32, "f8": -64}[dtype.str[1:]]
-        header["NAXIS"] = len(shape)
-        for axis, length in enumerate(reversed(shape), start=1):
-            header.set(f"NAXIS{axis}", length, after=f"NAXIS{axis - 1}" if axis > 1 else "NAXIS")
-        header.update(checked(dict(cards)))
-        self._stream.seek(0, os.SEEK_END)
-        self._stream.write(header.tostring().encode())
+        bits = {"i2": 16, "i4": 32, "u1": 8, "f4": -32, "f8": -64}[dtype.str[1:]]
+        own = {"XTENSION": "IMAGE", "BITPIX": bits, "NAXIS": len(shape)}
+        own |= {f"NAXIS{axis}": length for axis, length in enumerate(reversed(shape), start=1)}
+        self._append_header(own | {"PCOUNT": 0, "GCOUNT": 1, "EXTNAME": name} | dict(cards))
         start = self._stream.tell()
         n_bytes = int(np.prod(shape)) * dtype.itemsize
         if not n_bytes:
@@ -72,6 +68,11 @@ class Writer:
             for at in range(0, padded, ZEROS):
                 self._stream.write(bytes(min(ZEROS, padded - at)))
         return start
+
+    def _append_header(self, cards):
+        self._stream.seek(0, os.SEEK_END)
+        cards = [(key, *(item if isinstance(item, tuple) else (item,))) for key, item in checked(cards).items()]
+        self._stream.write(fits.Header(cards).tostring().encode())
 
     def put(self, start, array, first=0):
         """Write pixels at a reserved place, `first` being the number of pixels before them."""
@@ -108,9 +109,7 @@ class Writer:
         for k, (key, values) in enumerate(columns.items(), start=1):
             table[key] = values
             cards |= {f"TTYPE{k}": key, f"TFORM{k}": COLUMN_FORMATS[values.dtype.str[1:]]}
-        header = fits.Header(list((cards | {"EXTNAME": name}).items()))
-        self._stream.seek(0, os.SEEK_END)
-        self._stream.write(header.tostring().encode())
+        self._append_header(cards | {"EXTNAME": name})
         self._stream.write(table.tobytes() + b"\0" * (-table.nbytes % BLOCK))
 
 

@@ -85,8 +85,8 @@ def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
     warped, saturated = kernel.warp(planes, plane_of, step, offsets, near, to_frame, box, lens=lens, stretch=stretch)
     origin, sky, pixel_noise = kernel.sky_mesh(warped, lattice_cell, box[0], box[1], lattice["mesh_px"])
     noise = _on_lattice_mesh(raw_noise, to_frame, origin, sky.shape[1:], lattice["mesh_px"])
-    known = np.isfinite(warped)
-    low, high = (float(warped[known].min()), float(warped[known].max())) if known.any() else (0.0, 1.0)
+    n_known, low, high = kernel.extent(warped)
+    low, high = (low, high) if n_known else (0.0, 1.0)
     scale = max(high - low, 1e-6 * max(abs(high), 1e-30)) / CODES
     zero = low + 32767 * scale
     codes = kernel.quantise(warped, saturated, zero, scale)
@@ -96,7 +96,7 @@ def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
         "zero": zero,
         "scale": scale,
         "quantisation_loss": rounded(scale**2 / 12 / np.nanmedian(pixel_noise) ** 2, 3),
-        "coverage": float(known.mean()),
+        "coverage": n_known / warped.size,
         "n_saturated": int(saturated.sum()),
         "gradient_energy": rounded(kernel.gradient_energy(warped, 2 if mosaic else 1)),
         "mesh_origin": origin,

@@ -660,6 +660,19 @@ def _gradient_energy(image, step, sums):
                 sums[y, 1] += 1
 
 
+@njit(cache=True)
+def extent(image):
+    """Number of pixels of a float32 image that are no NaN, the least and the largest of them; NaN if there is none."""
+    n, low, high = 0, np.float32(np.inf), np.float32(-np.inf)
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            value = image[y, x]
+            if not np.isnan(value):
+                n += 1
+                low, high = min(low, value), max(high, value)
+    return (n, float(low), float(high)) if n else (0, np.nan, np.nan)
+
+
 def quantise(image, saturated, zero, scale):
     """Code a resampled frame as 16-bit integers: value = zero + scale x code.
 
