@@ -246,13 +246,17 @@ def add_clusters(batch, block, found, drop, exposure_s, split, by_cluster):
 def blocks_of(batch, drop):
     """Blocks of the lattice so many of whose sums fit into memory.
 
-    About square: of a turned frame a block across the whole lattice would need nearly all raw rows.
+    The more a frame is turned the less wide: a band across the whole lattice would need nearly all of its raw rows. So
+    a block's columns reach over no more of them than its rows do.
     """
     per_pixel = drop.scale**2 * batch.n_channels * 3 * (8 * len(kernel.SUMS) + 4)
     y0, x0, h, w = batch.box
-    side = max(2, int(np.sqrt(BLOCK_BYTES / per_pixel)))
-    ys, xs = (range(first, first + size, side) for first, size in ((y0, h), (x0, w)))
-    return [(y, x, min(side, y0 + h - y), min(side, x0 + w - x)) for y in ys for x in xs]
+    area = BLOCK_BYTES / per_pixel
+    turned = max(abs(m[1, 0]) / np.hypot(m[0, 0], m[1, 0]) for m in batch.to_lattice)
+    columns = int(min(w, np.sqrt(area / max(turned, area / w**2))))
+    rows = max(1, int(area / columns))
+    corners = [(y, x) for y in range(y0, y0 + h, rows) for x in range(x0, x0 + w, columns)]
+    return [(y, x, min(rows, y0 + h - y), min(columns, x0 + w - x)) for y, x in corners]
 
 
 def write_sums(path, split_path, batch, drop, exposure_s, split):
