@@ -39,6 +39,14 @@ stack r_light_ rej w 3 3 -norm=addscale -out=result
 SEIZA = """import pathlib, sys, seiza
 seiza.stack_fits(sorted(map(str, pathlib.Path(sys.argv[1]).glob("*.fits"))), sys.argv[2])"""
 
+# Python runs this at its start. Snakemake looks at a job every 30 s at most, and misses what comes after its last look.
+NOTE_CPU = """import atexit, os, sys
+@atexit.register
+def note():
+    with open(os.environ["CPU_NOTES"], "a") as stream:
+        stream.write(f"{sum(os.times()[:2])} {os.path.basename(sys.argv[0])}\\n")
+"""
+
 Cost = collections.namedtuple("Cost", "cpu_s wall_s memory_gb written_gb")
 
 
@@ -77,7 +85,10 @@ def _watch(pid, most, over):
 def run(lights, folder, cores):
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
     command += ["--cores", str(cores), "--config", "run_id=speed", f"input={lights}", "--until", "debayer"]
-    return measured(command, folder)
+    Path(folder).mkdir(exist_ok=True)
+    Path(folder, "sitecustomize.py").write_text(NOTE_CPU)
+    notes = {"CPU_NOTES": str(Path(folder, "cpu_notes")), "PYTHONPATH": str(folder)}
+    return measured(command, folder, env={**os.environ, **notes})
 
 
 def siril(lights, folder, mono):
@@ -91,15 +102,17 @@ def seiza(lights, folder, mono):
 
 
 def phases(folder):
-    """CPU seconds and largest memory by rule, from what Snakemake noted: (rule, jobs, CPU s, MB)."""
-    rules = collections.defaultdict(list)
+    """CPU seconds of jobs, as they noted them, and largest memory by rule, as Snakemake did: (rule, jobs, CPU s, MB)."""
+    rules, cpu = collections.defaultdict(list), collections.Counter()
+    for line in Path(folder, "cpu_notes").read_text().splitlines():
+        seconds, script = line.split()
+        cpu[script.removesuffix(".py").rpartition(".")[2]] += float(seconds)
     for path in Path(folder, "runs/speed/benchmarks").rglob("*.tsv"):
         with path.open() as stream:
             row = next(csv.DictReader(stream, delimiter="\t"))
         rule = path.relative_to(Path(folder, "runs/speed/benchmarks")).parts[0].removesuffix(".tsv")
-        cpu, memory = (float(row[key]) if row[key] not in ("NA", "-") else 0.0 for key in ("cpu_time", "max_pss"))
-        rules[rule].append((cpu, memory))
-    rows = [(rule, len(jobs), sum(j[0] for j in jobs), max(j[1] for j in jobs)) for rule, jobs in rules.items()]
+        rules[rule].append(float(row["max_pss"]) if row["max_pss"] not in ("NA", "-") else 0.0)
+    rows = [(rule, len(jobs), cpu[rule], max(jobs)) for rule, jobs in rules.items()]
     return sorted(rows, key=lambda row: -row[2])
 
 
