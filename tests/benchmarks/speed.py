@@ -102,7 +102,7 @@ def seiza(lights, folder, mono):
 
 
 def phases(folder):
-    """CPU seconds of jobs, as they noted them, and largest memory by rule, as Snakemake did: (rule, jobs, CPU s, MB)."""
+    """By rule: its jobs, their CPU seconds as they noted them, and largest memory as Snakemake did, MB."""
     rules, cpu = collections.defaultdict(list), collections.Counter()
     for line in Path(folder, "cpu_notes").read_text().splitlines():
         seconds, script = line.split()
