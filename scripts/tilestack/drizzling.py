@@ -3,6 +3,8 @@
 No demosaic and no interpolation: so the noise stays white, and a star keeps its colour and its width.
 """
 
+import itertools
+
 import numpy as np
 
 from tilestack import bayer, distortion, files, geometry, lattice, reconstruction, splitsums, streaks
@@ -253,10 +255,14 @@ def blocks_of(batch, drop):
     y0, x0, h, w = batch.box
     area = BLOCK_BYTES / per_pixel
     turned = max(abs(m[1, 0]) / np.hypot(m[0, 0], m[1, 0]) for m in batch.to_lattice)
-    columns = int(min(w, np.sqrt(area / max(turned, area / w**2))))
-    rows = max(1, int(area / columns))
-    corners = [(y, x) for y in range(y0, y0 + h, rows) for x in range(x0, x0 + w, columns)]
-    return [(y, x, min(rows, y0 + h - y), min(columns, x0 + w - x)) for y, x in corners]
+    n_columns = int(np.clip(np.ceil(w * np.sqrt(turned / area)), 1, w))
+    n_rows = int(np.clip(np.ceil(h * w / n_columns / area), 1, h))
+    ys, xs = ([size * k // n for k in range(n + 1)] for size, n in ((h, n_rows), (w, n_columns)))
+    return [
+        (y0 + top, x0 + left, bottom - top, right - left)
+        for top, bottom in itertools.pairwise(ys)
+        for left, right in itertools.pairwise(xs)
+    ]
 
 
 def write_sums(path, split_path, batch, drop, exposure_s, split):

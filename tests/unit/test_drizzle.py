@@ -1,4 +1,5 @@
 import itertools
+import types
 
 import numba
 import numpy as np
@@ -7,7 +8,7 @@ from drizzle.resample import Drizzle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilestack import distortion, geometry
+from tilestack import distortion, drizzling, geometry
 from tilestack.kernels import coadd
 from tilestack.kernels import drizzle as kernel
 
@@ -604,3 +605,17 @@ def test_wrong_shapes__are_said():
     template = template_of(np.ones((12, 14), np.float32))
     with pytest.raises(ValueError, match=r"halo of at least 2, got \[\(1, 12, 14\)"):
         kernel.mark(light, marks, band, template, OPTIONS)
+
+
+@pytest.mark.parametrize("degrees", [0, 5, 45, 90, 180])
+@pytest.mark.parametrize(("box", "scale"), [((-7, 3, 1265, 2023), 1), ((0, -40, 1920, 1080), 2), ((0, 0, 2, 40000), 3)])
+def test_blocks__cover_the_box_once_and_are_no_wider_than_the_turn_allows(degrees, box, scale):
+    sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
+    batch = types.SimpleNamespace(n_channels=3, box=box, to_lattice=[np.array([[cosine, -sine, 0], [sine, cosine, 0]])])
+    most = drizzling.BLOCK_BYTES / (scale**2 * 3 * 3 * (8 * len(kernel.SUMS) + 4))
+    covered = np.zeros(box[2:], int)
+    for y, x, h, w in drizzling.blocks_of(batch, kernel.Drop(kernel.SQUARE, 0.7, scale)):
+        assert h > 0 and w > 0 and w * w * abs(sine) <= 1.1 * most
+        assert h == 1 or h * w <= 1.1 * most
+        covered[y - box[0] : y - box[0] + h, x - box[1] : x - box[1] + w] += 1
+    assert (covered == 1).all()
