@@ -10,7 +10,7 @@ from support import ROOT, SMALL, Workdir, events, pixels, same_bits
 
 # A Slurm without accounting is asked by squeue.
 LOCAL = ["--slurm-init-seconds-before-status-checks", "5", "--slurm-no-account", "--slurm-status-command", "squeue"]
-PRODUCTS = ("stacked.fits", "stacked_rgb.fits", "planes/even.fits", "planes/plain_mean.fits")
+PRODUCTS = [f"unsolved/{name}.fits" for name in ("stacked", "stacked_rgb", "planes/even", "planes/plain_mean")]
 TWO_BATCHES = "frames_per_batch=5"
 
 
@@ -25,12 +25,12 @@ def through_slurm(root, *args):
 
 @pytest.mark.slurm
 def test_slurm__gives_the_bits_of_this_machine(tmp_path):
-    Workdir(tmp_path).snakemake("--config", "run_id=local", SMALL, TWO_BATCHES)
+    Workdir(tmp_path).stack("--config", "run_id=local", SMALL, TWO_BATCHES)
     said = through_slurm(tmp_path, "--config", "run_id=cluster", SMALL, TWO_BATCHES)
     local, cluster = tmp_path / "runs/local", tmp_path / "runs/cluster"
     for name in PRODUCTS:
         assert same_bits(pixels(local, name), pixels(cluster, name)), name
-    assert events(cluster)[-1]["status"] == events(local)[-1]["status"] == "ok"
+    assert events(cluster)[-1]["status"] == "ok"
     # Batches go as arrays, steps that follow one another as groups, jobs of a second not at all.
     assert len(re.findall(r"Submitted array job", said)) == 5
     assert len(re.findall(r"submitted with SLURM jobid", said)) <= 5, said
