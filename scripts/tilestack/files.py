@@ -156,7 +156,7 @@ def native(array):
 
 
 class Rows:
-    """An image (planes, h, w) of a workflow file, read by rows.
+    """An image (planes, h, w) of a workflow file, read by rows; of more axes the first ones count as one.
 
     A memory map keeps what was read as memory of the process: over the sums of all batches that grows with the number
     of frames, and a cluster counts it.
@@ -168,7 +168,8 @@ class Rows:
 
     def __init__(self, hdu):
         place = hdu.fileinfo()
-        self.path, self.offset, self.shape = place["file"].name, place["datLoc"], hdu.shape
+        self.path, self.offset = place["file"].name, place["datLoc"]
+        self.shape = (int(np.prod(hdu.shape[:-2])), *hdu.shape[-2:])
         self.dtype = np.dtype({16: ">i2", 32: ">i4", -32: ">f4"}[hdu.header["BITPIX"]])
 
     def __len__(self):

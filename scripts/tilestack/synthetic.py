@@ -195,7 +195,7 @@ class Written:
         hdus = stack.enter_context(files.opened(path))
         self.header = hdus[0].header
         self.clusters, self.n_channels = self.header["CLUSTERS"].split(), self.header["CHANNELS"]
-        planes = {hdu.name: hdu.data for hdu in hdus[1:]}
+        planes = {hdu.name: files.Rows(hdu) for hdu in hdus[1:]}
         size = planes["SCI"].shape[-2:] if planes else (0, 0)
         self.box = (self.header["LATTY0"], self.header["LATTX0"], *size)
         # Drizzled ones have the weights and variances of their halves.
@@ -205,18 +205,15 @@ class Written:
     def frames(self, band):
         """Sums of each cluster in a band, as ``Frames``."""
         shape = (len(self.clusters), self.n_channels, *band[2:])
-        made = {name: np.zeros(shape, values.dtype.newbyteorder("=")) for name, values in self.planes.items()}
+        made = {name: np.zeros(shape, rows.dtype.newbyteorder("=")) for name, rows in self.planes.items()}
         top, bottom = max(band[0], self.box[0]), min(band[0] + band[2], self.box[0] + self.box[2])
         left, right = max(band[1], self.box[1]), min(band[1] + band[3], self.box[1] + self.box[3])
         if top < bottom and left < right:
             here = (..., slice(top - band[0], bottom - band[0]), slice(left - band[1], right - band[1]))
-            there = (
-                ...,
-                slice(top - self.box[0], bottom - self.box[0]),
-                slice(left - self.box[1], right - self.box[1]),
-            )
-            for name, values in self.planes.items():
-                made[name][here] = values[there]
+            columns = slice(left - self.box[1], right - self.box[1])
+            for name, rows in self.planes.items():
+                values = rows.read(top - self.box[0], bottom - self.box[0])[..., columns]
+                made[name][here] = values.reshape(*shape[:2], *values.shape[1:])
         made = {name: values.astype(float) if values.dtype.kind == "f" else values for name, values in made.items()}
         w_even, w_odd = made["WHT_EVEN"], made["WHT_ODD"]
         values = {
