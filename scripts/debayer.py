@@ -14,15 +14,18 @@ def debayer(paths, out, *, method):
     pattern = records.read(paths["channels"])["bayer_pattern"]
     drizzled = records.read(paths["reconstruction"])["drizzled"]
     method, why = debayering.chosen(method, pattern, drizzled)
-    if method == "drizzle":
-        cards, image, extensions, others = debayering.of_drops(paths["drizzled"])
+    if method == "none":
+        cards, image = debayering.passed_on(paths, out)
     else:
-        cards, image, extensions, others = debayering.of_mosaic(paths, pattern, method)
-    with fits.open(paths["image"]) as hdus:
-        history, table = list(hdus[0].header["HISTORY"]), hdus["INPUTS"].copy()
-    products.write(out["image"], image, cards, extensions, [table], [*history, f"colours by {method}"])
-    for name, part in others.items():
-        products.write(out[name], part, {**cards, "CONTENT": f"{name} stack, for comparison"})
+        if method == "drizzle":
+            cards, image, extensions, others = debayering.of_drops(paths["drizzled"])
+        else:
+            cards, image, extensions, others = debayering.of_mosaic(paths, pattern, method)
+        with fits.open(paths["image"]) as hdus:
+            history, table = list(hdus[0].header["HISTORY"]), hdus["INPUTS"].copy()
+        products.write(out["image"], image, cards, extensions, [table], [*history, f"colours by {method}"])
+        for name, part in others.items():
+            products.write(out[name], part, {**cards, "CONTENT": f"{name} stack, for comparison"})
     preview.write(out["preview"], image, flip=products.bottom_up(cards), full=out["preview_full"])
     skipped = method == "none"
     records.write(

@@ -1,9 +1,11 @@
 """DEBAYER: the colour product, from the drizzled planes or from the stacked mosaic; mono images pass through."""
 
+import shutil
+
 import numpy as np
 from astropy.io import fits
 
-from tilestack import bayer, files, products
+from tilestack import bayer, files, products, records
 from tilestack.kernels import debayer as kernel
 
 COMPARISONS = {"even": "EVEN", "odd": "ODD", "plain_mean": "MEAN"}
@@ -49,8 +51,17 @@ def of_drops(path):
     return cards, planes["PRIMARY"], extensions, {name: planes[plane] for name, plane in COMPARISONS.items()}
 
 
+def passed_on(paths, out):
+    """Copy the products of a mono stack as they are; cards and image."""
+    for name in ("image", *COMPARISONS):
+        with records.replacing(out[name]) as draft:
+            shutil.copyfile(paths[name], draft)
+    with fits.open(paths["image"]) as hdus:
+        return products.own_cards(hdus[0].header), files.native(hdus[0].data)
+
+
 def of_mosaic(paths, pattern, method):
-    """Cards, image, extensions and comparisons from the mosaic by a method of ``demosaiced``, or ``none``.
+    """Cards, image, extensions and comparisons from the mosaic by a method of ``demosaiced``.
 
     Parameters
     ----------
@@ -67,12 +78,11 @@ def of_mosaic(paths, pattern, method):
         with fits.open(paths[name]) as hdus:
             parts[name] = files.native(hdus[0].data)
     variance = planes["VAR"]
-    if method != "none":
-        stack, planes["VAR"] = demosaiced(stack, variance, pattern, method)
-        if method == "superpixel":
-            cards = products.at_scale(cards, 0.5)
-            planes |= {name: by_cells(planes[name], OF_CELL[name]) for name in OF_CELL}
-        parts = {name: demosaiced(part, variance, pattern, method)[0] for name, part in parts.items()}
+    stack, planes["VAR"] = demosaiced(stack, variance, pattern, method)
+    if method == "superpixel":
+        cards = products.at_scale(cards, 0.5)
+        planes |= {name: by_cells(planes[name], OF_CELL[name]) for name in OF_CELL}
+    parts = {name: demosaiced(part, variance, pattern, method)[0] for name, part in parts.items()}
     return cards, stack, list(planes.items()), parts
 
 

@@ -6,7 +6,7 @@ import sep
 from tilestack import bayer, robust
 from tilestack.kernels import detection
 
-# Mesh of the sky behind detections, in pixels of the proxy.
+# Mesh of the sky behind detections, in pixels of the image they are found on.
 MESH = 64
 # A detection much narrower than the stars of its frame is a hot pixel or a cosmic ray.
 NARROWEST = 0.5
@@ -21,20 +21,11 @@ SAMPLE = 50_000
 APERTURE = 4.0
 
 
-def luminance(image, pattern):
-    """Image on which stars are found: super-pixels of a mosaic, the light itself for mono.
-
-    Returns
-    -------
-    proxy : float32 array
-    scale : int
-        Raw pixels per proxy pixel and axis.
-    """
-    if pattern is None:
-        return image, 1
+def binned(image):
+    """Means of 2x2 pixels: the luminance of a mosaic, and where a mono light has stars enough a fourth of the work."""
     rows, columns = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
-    image = image[:rows, :columns]
-    return (image[::2, ::2] + image[::2, 1::2] + image[1::2, ::2] + image[1::2, 1::2]) / 4, 2
+    pairs = image[:rows:2, :columns] + image[1:rows:2, :columns]
+    return (pairs[:, ::2] + pairs[:, 1::2]) / 4
 
 
 def sky_noise(image, pattern):
@@ -58,12 +49,12 @@ def sky_noise(image, pattern):
     return np.array(level), np.array(noise)
 
 
-def detect(proxy, sigma):
-    """Detections on a luminance proxy, brightest first; with a lower limit where the usual one finds few.
+def detect(image, sigma):
+    """Detections on an image, brightest first; with a lower limit where the usual one finds few.
 
     Parameters
     ----------
-    proxy : (h, w) float32 array
+    image : (h, w) float32 array
         NaN marks no data.
     sigma : float
         Detection limit in standard deviations of the smoothed sky.
@@ -75,11 +66,11 @@ def detect(proxy, sigma):
     sigma : float
         The limit that was used.
     """
-    mask = np.isnan(proxy)
+    mask = np.isnan(image)
     masked = mask if mask.any() else None
-    proxy = np.ascontiguousarray(np.where(mask, 0, proxy) if mask.any() else proxy, dtype=np.float32)
-    sky = sep.Background(proxy, mask=masked, bw=MESH, bh=MESH, fw=3, fh=3)
-    flat = proxy - sky.back(dtype=np.float32)
+    image = np.ascontiguousarray(np.where(mask, 0, image) if mask.any() else image, dtype=np.float32)
+    sky = sep.Background(image, mask=masked, bw=MESH, bh=MESH, fw=3, fh=3)
+    flat = image - sky.back(dtype=np.float32)
     for limit in (sigma, *(fainter for fainter in FAINTER_SIGMAS if fainter < sigma)):
         found = sep.extract(flat, limit, err=sky.globalrms, mask=masked, minarea=3)
         if len(found) >= FEW_STARS:
@@ -115,8 +106,9 @@ def find(image, pattern, *, sigma, max_stars, saturation):
     level, noise = sky_noise(image, pattern)
     if not (noise > 0).all():
         raise ValueError(f"the noise of the light must be positive in each channel, got {noise} ADU")
-    proxy, scale = luminance(image, pattern)
-    found, used_sigma = detect(proxy, sigma)
+    scale, (found, used_sigma) = 2, detect(binned(image), sigma)
+    if pattern is None and (len(found) < max_stars or used_sigma < sigma):  # of narrow stars binning finds half
+        scale, (found, used_sigma) = 1, detect(image, sigma)
     n_detected, found = len(found), found[:max_stars]
     centre = np.column_stack([found["x"], found["y"]]) * scale + (scale - 1) / 2
     cell = bayer.channel_cell(pattern)

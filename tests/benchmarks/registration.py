@@ -173,7 +173,7 @@ def frame_table():
 
         def reader(k, made=made):
             return lambda: np.repeat(
-                np.repeat(stars.luminance(made.light(k)[0].astype(np.float32), "GRBG")[0], 2, 0), 2, 1
+                np.repeat(stars.binned(made.light(k)[0].astype(np.float32)), 2, 0), 2, 1
             )
 
         frames = [cascade.Frame(record, 30.0 * k, reader(k)) for k, record in enumerate(records)]
