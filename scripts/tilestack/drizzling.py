@@ -110,22 +110,13 @@ class Batch:
         grid = (*at, float(self.mesh_px))
         tolerances = [self.options[key] for key in ("range_tolerance", "signal_tolerance")]
         one = np.zeros((2, 2), np.int64)
-        parts = [
-            coadd.tolerance(
-                image[c],
-                variance[c],
-                np.full((2, 2), self.sky[c]),
-                self.local_sky[c : c + 1],
-                grid,
-                one,
-                1,
-                *tolerances,
-            )
+        squared = [
+            coadd.tolerance(image[c], variance[c], np.full((2, 2), self.sky[c]), 1, *tolerances)
             for c in range(self.n_channels)
         ]
+        signal = [coadd.light(image[c], self.local_sky[c : c + 1], grid, one) for c in range(self.n_channels)]
         bank = np.stack([coadd.blurred(plane, 1, n_blurs) for plane in image], axis=1)
-        squared, signal = (np.stack(planes) for planes in zip(*parts, strict=True))
-        return kernel.Template(bank, width, squared, signal)
+        return kernel.Template(bank, width, np.stack(squared), np.stack(signal))
 
     def outliers(self, blocks):
         """Rejected pixels of all frames, grown and with whole streaks: a list of (m, 2) arrays, rows and columns."""

@@ -150,7 +150,8 @@ class Batch:
 
     def added(self, band, codes, marks, odd, exposure_s, split, by_cluster):
         """Sums of a band as from ``kernel.accumulate``; those by cluster go into their file."""
-        signal, inverse_gain = self.template(band)["signal"], self.options["inverse_gain"]
+        (image,), *_ = template.read(self.layers, band)
+        signal, inverse_gain = self.light(image, band), self.options["inverse_gain"]
         if split is None or split.whole:
             return kernel.accumulate(codes, marks, *self.frames_in(band), signal, inverse_gain, odd, exposure_s)
         total, per_frame = None, np.zeros((len(codes), 4), np.int64)
@@ -184,11 +185,14 @@ class Batch:
         image, variance, width = (plane[0] for plane in template.read(self.layers, band))
         phase = np.roll(self.cell, (-(band[0] % 2), -(band[1] % 2)), (0, 1))
         tolerances = (self.options[key] for key in ("range_tolerance", "signal_tolerance"))
+        squared = kernel.tolerance(image, variance, self.sky[phase], self.step, *tolerances)
+        return {"image": image, "width": width, "squared": squared, "signal": self.light(image, band)}
+
+    def light(self, image, band):
+        """Light of the template in a band above the local sky."""
+        phase = np.roll(self.cell, (-(band[0] % 2), -(band[1] % 2)), (0, 1))
         at = ((band[k] + 0.5) / self.mesh_px - 0.5 - self.mesh_origin[k] for k in (0, 1))
-        squared, signal = kernel.tolerance(
-            image, variance, self.sky[phase], self.local_sky, (*at, float(self.mesh_px)), phase, self.step, *tolerances
-        )
-        return {"image": image, "width": width, "squared": squared, "signal": signal}
+        return kernel.light(image, self.local_sky, (*at, float(self.mesh_px)), phase)
 
     def outliers(self, pixels, bands):
         """Rejected pixels of all frames, before they grow.

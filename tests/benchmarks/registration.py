@@ -172,9 +172,7 @@ def frame_table():
             transforms.append(None if foreign else made.transform(state))
 
         def reader(k, made=made):
-            return lambda: np.repeat(
-                np.repeat(stars.binned(made.light(k)[0].astype(np.float32)), 2, 0), 2, 1
-            )
+            return lambda: np.repeat(np.repeat(stars.binned(made.light(k)[0].astype(np.float32)), 2, 0), 2, 1)
 
         frames = [cascade.Frame(record, 30.0 * k, reader(k)) for k, record in enumerate(records)]
         fixed = cascade.arrays(records[0]["stars"])

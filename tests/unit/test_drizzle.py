@@ -359,10 +359,8 @@ def moffat(y, x, fwhm, beta=3.5):
 
 def template_of(image, width=2.0, variance=1.0, n_levels=4, tolerances=(0.2, 0.05)):
     """Template of a colour-less band from an image that has the halo."""
-    local = np.zeros((1, 2, 2))
-    squared, signal = coadd.tolerance(
-        image, np.full_like(image, variance), np.zeros((2, 2)), local, (0, 0, 1e3), MONO, 1, *tolerances
-    )
+    squared = coadd.tolerance(image, np.full_like(image, variance), np.zeros((2, 2)), 1, *tolerances)
+    signal = coadd.light(image, np.zeros((1, 2, 2)), (0, 0, 1e3), MONO)
     bank = coadd.blurred(image, 1, n_levels)[:, None]
     return kernel.Template(bank, np.full_like(image, width)[None], squared[None], signal[None])
 

@@ -45,29 +45,77 @@ def blurred(template, step, n):
         raise ValueError(f"need an image, at least one level and step 1 or 2, got {template.shape}, {n} and {step}")
     bank = np.empty((n, *template.shape), np.float32)
     bank[0] = template
-    side = np.float32(BLUR_STEP / (2 * step * step))
-    between = np.empty_like(bank[0])
     for j in range(1, n):
-        _three_taps(bank[j - 1], step, side, between)
-        _three_taps(between.T, step, side, bank[j].T)
+        _blur(bank[j - 1], step, np.float32(BLUR_STEP / (2 * step * step)), bank[j])
     return bank
 
 
 @njit(cache=True, parallel=True, fastmath={"contract"})
-def _three_taps(image, step, side, out):
+def _blur(image, step, side, out):
     h, w = image.shape
     for y in prange(h):
+        # One pass along y, with room for the neighbours of the outermost columns, and one along x.
+        row = np.full(w + 2 * step, np.float32(np.nan))
+        own = np.int64(y)
+        above, below = image[own - step if own >= step else own], image[own + step if own + step < h else own]
+        _three_taps(above, image[own], below, side, row[step : step + w])
+        _three_taps(row[:w], row[step : step + w], row[2 * step :], side, out[y])
+
+
+@njit(fastmath={"contract"})
+def _three_taps(before, own, after, side, out):
+    for x in range(len(out)):
+        here, one, other = own[x], before[x], after[x]
+        one = here if np.isnan(one) else one
+        other = here if np.isnan(other) else other
+        out[x] = here + side * (one + other - 2 * here)
+
+
+def light(template, local_sky, grid, cell):
+    """Light of a template above the local sky.
+
+    Parameters
+    ----------
+    template : (h, w) float32 array, ADU
+        NaN where there is none.
+    local_sky : (c, ny, nx) float64 array, ADU
+        The level near which the noise of frames was measured, nebulae included, at the nodes of a grid.
+    grid, cell
+        As in ``mark``.
+
+    Returns
+    -------
+    (h, w) float32 array, ADU
+        Below the sky negative: held at 0 the noise of the template would pass for light. 0 where there is no template.
+    """
+    if template.ndim != 2 or local_sky.ndim != 3:
+        raise ValueError(f"need an image and a grid by channel, got {template.shape} and {local_sky.shape}")
+    signal = np.empty(template.shape, np.float32)
+    _light(template, local_sky, grid, cell, _columns(grid, template.shape[1], local_sky.shape[2], held=True), signal)
+    return signal
+
+
+@njit(cache=True, parallel=True, fastmath={"contract"}, error_model="numpy")
+def _light(template, local_sky, grid, cell, columns, signal):
+    h, w = template.shape
+    _, ny, nx = local_sky.shape
+    for y in prange(h):
+        at_y = min(max(grid[0] + y / grid[2], 0.0), ny - 1.0)
+        j = max(min(int(at_y), ny - 2), 0)
+        up, fy = min(j + 1, ny - 1), at_y - j
+        line = np.empty((local_sky.shape[0], 1, nx))
+        for c in range(len(line)):
+            for i in range(nx):
+                line[c, 0, i] = (1 - fy) * local_sky[c, j, i] + fy * local_sky[c, up, i]
+        here = np.empty(w)
+        _along(line[cell[y % 2, 0], 0], line[cell[y % 2, 1], 0], columns, 0, here)
         for x in range(w):
-            own = image[y, x]
-            above = image[y - step, x] if y >= step else own
-            below = image[y + step, x] if y + step < h else own
-            above = own if np.isnan(above) else above
-            below = own if np.isnan(below) else below
-            out[y, x] = own + side * (above + below - 2 * own)
+            value = np.float32(template[y, x] - here[x])
+            signal[y, x] = np.float32(0) if np.isnan(value) else value
 
 
-def tolerance(template, variance, sky, local_sky, grid, cell, step, range_tolerance, signal_tolerance):
-    """What a frame may differ from the template by, beyond its own noise; and the light above the local sky.
+def tolerance(template, variance, sky, step, range_tolerance, signal_tolerance):
+    """What a frame may differ from the template by, beyond its own noise.
 
     Parameters
     ----------
@@ -75,10 +123,6 @@ def tolerance(template, variance, sky, local_sky, grid, cell, step, range_tolera
         NaN where there is no template.
     sky : (2, 2) float64 array, ADU
         Sky level of the template by phase of the band.
-    local_sky : (c, ny, nx) float64 array, ADU
-        The level near which the noise of frames was measured, nebulae included, at the nodes of a grid.
-    grid, cell
-        As in ``mark``.
     step : int
         Pixels between neighbours of one colour.
     range_tolerance, signal_tolerance : float
@@ -86,45 +130,52 @@ def tolerance(template, variance, sky, local_sky, grid, cell, step, range_tolera
 
     Returns
     -------
-    squared : (h, w) float32 array, ADU^2
+    (h, w) float32 array, ADU^2
         v_T + (a R_T)^2 + (c (T - sky))^2.
-    signal : (h, w) float32 array, ADU
-        Light above the local sky, below it negative: held at 0 the noise of the template would pass for light. 0 where
-        there is no template.
     """
     if template.shape != variance.shape or template.ndim != 2:
         raise ValueError(f"need equal images, got {template.shape} and {variance.shape}")
-    squared, signal = np.empty(template.shape, np.float32), np.empty(template.shape, np.float32)
-    tolerances = (float(range_tolerance), float(signal_tolerance))
-    _tolerance(template, variance, sky, local_sky, grid, cell, step, tolerances, squared, signal)
-    return squared, signal
+    squared = np.empty(template.shape, np.float32)
+    _tolerance(template, variance, sky, step, float(range_tolerance), float(signal_tolerance), squared)
+    return squared
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
-def _tolerance(template, variance, sky, local_sky, grid, cell, step, tolerances, squared, signal):
+@njit(cache=True, parallel=True, fastmath={"contract"}, error_model="numpy")
+def _tolerance(template, variance, sky, step, range_tolerance, signal_tolerance, squared):
     h, w = template.shape
-    range_tolerance, signal_tolerance = tolerances
-    _, ny, nx = local_sky.shape
     for y in prange(h):
-        at_y = min(max(grid[0] + y / grid[2], 0.0), ny - 1.0)
-        j = max(min(int(at_y), ny - 2), 0)
-        up, fy = min(j + 1, ny - 1), at_y - j
-        for x in range(w):
-            low, high = np.inf, -np.inf
-            for dy in range(-step, step + 1, step):
-                for dx in range(-step, step + 1, step):
-                    yn, xn = y + dy, x + dx
-                    if 0 <= yn < h and 0 <= xn < w and not np.isnan(template[yn, xn]):
-                        low, high = min(low, template[yn, xn]), max(high, template[yn, xn])
-            light = max(template[y, x] - sky[y % 2, x % 2], 0.0) if not np.isnan(template[y, x]) else 0.0
-            at_x = min(max(grid[1] + x / grid[2], 0.0), nx - 1.0)
-            i = max(min(int(at_x), nx - 2), 0)
-            right, fx = min(i + 1, nx - 1), at_x - i
-            level = local_sky[cell[y % 2, x % 2]]
-            here = (1 - fy) * ((1 - fx) * level[j, i] + fx * level[j, right])
-            here += fy * ((1 - fx) * level[up, i] + fx * level[up, right])
-            signal[y, x] = template[y, x] - here if not np.isnan(template[y, x]) else 0.0
-            squared[y, x] = variance[y, x] + (range_tolerance * (high - low)) ** 2 + (signal_tolerance * light) ** 2
+        # Lowest and highest of three rows, then of three columns; beyond the rims lies nothing.
+        low, high = np.full(w + 2 * step, np.float32(np.inf)), np.full(w + 2 * step, np.float32(-np.inf))
+        for row in range(y - step, y + step + 1, step):
+            if 0 <= row < h:
+                _widen(template[row], low[step : step + w], high[step : step + w])
+        lows, highs = (
+            (low[:w], low[step : step + w], low[2 * step :]),
+            (high[:w], high[step : step + w], high[2 * step :]),
+        )
+        levels = (sky[y % 2, 0], sky[y % 2, 1])
+        _allowed(template[y], variance[y], levels, lows, highs, range_tolerance, signal_tolerance, squared[y])
+
+
+@njit
+def _widen(values, low, high):
+    for x in range(len(values)):
+        value = values[x]
+        low[x] = value if value < low[x] else low[x]  # NaN is neither less nor more
+        high[x] = value if value > high[x] else high[x]
+
+
+@njit(fastmath={"contract"})
+def _allowed(values, variance, sky, lows, highs, range_tolerance, signal_tolerance, squared):
+    before_low, low, after_low = lows
+    before_high, high, after_high = highs
+    even, odd = sky
+    for x in range(len(values)):
+        least, most = min(low[x], min(before_low[x], after_low[x])), max(high[x], max(before_high[x], after_high[x]))
+        light = values[x] - (even if x & 1 == 0 else odd)
+        light = light if light > 0 else 0.0  # of no template too
+        range_part, signal_part = range_tolerance * (float(most) - float(least)), signal_tolerance * light
+        squared[x] = variance[x] + range_part * range_part + signal_part * signal_part
 
 
 def mark(codes, zero, scale, fields, grid, cell, places, bank, width, squared, signal, options):
@@ -150,7 +201,7 @@ def mark(codes, zero, scale, fields, grid, cell, places, bank, width, squared, s
     width : (h, w) float32 array
         FWHM of the template.
     squared, signal : (h, w) float32 arrays
-        From ``tolerance``.
+        From ``tolerance`` and ``light``.
     options : dict
         ``inverse_gain`` (ADU per electron, 0 where unknown), ``kappa`` (limit in standard deviations),
         ``seeing_tolerance`` (share of what the blur changes that a frame may differ by).
@@ -164,7 +215,8 @@ def mark(codes, zero, scale, fields, grid, cell, places, bank, width, squared, s
         raise ValueError(f"need n frames with {len(FIELDS)} fields, got {codes.shape}, {fields.shape}, {bank.shape}")
     marks = np.empty((n, h, w), np.uint8)
     limits = (float(options["inverse_gain"]), float(options["kappa"]), float(options["seeing_tolerance"]))
-    _mark(codes, zero, scale, fields, grid, cell, places, bank, width, squared, signal, limits, marks)
+    columns = _columns(grid, w, fields.shape[4])
+    _mark(codes, zero, scale, fields, grid, cell, places, columns, bank, width, squared, signal, limits, marks)
     return marks
 
 
@@ -194,70 +246,148 @@ def _in_frame(to_frame, lens, x, y):
     return px, py
 
 
-@njit(fastmath={"contract"})
-def _noise_gain(places, k, y, x):
-    """Variance of a resampled pixel over that of a raw one."""
-    at_x, at_y = float(places.x0 + x), float(places.y0 + y)
-    tables = places.tables
-    u, v = _in_frame(places.to_frame[k], places.lens, at_x, at_y)
-    u, v = 0.5 * u, 0.5 * v
-    n = tables.shape[2]
-    i, j = int((u - math.floor(u)) * n + 0.5), int((v - math.floor(v)) * n + 0.5)
-    i, j = (0 if i == n else i), (0 if j == n else j)
-    return tables[places.table_of[k], 2 * ((places.y0 + y) % 2) + (places.x0 + x) % 2, j, i]
+def _columns(grid, w, n_nodes, held=False):
+    """Where the columns of a band lie on a grid: node before, distance from it, and the first column of the next node.
+
+    Beyond the outer nodes values go on as straight lines, or are held.
+    """
+    at = grid[1] + np.arange(w) / grid[2]
+    at = np.clip(at, 0.0, n_nodes - 1.0) if held else at
+    node = np.clip(at.astype(np.int64), 0, max(n_nodes - 2, 0))
+    ends = np.append(np.flatnonzero(np.diff(node)) + 1, w)
+    return node, at - node, ends[np.searchsorted(ends, np.arange(w), side="right")]
 
 
-@njit(fastmath={"contract"})
-def _pixel_variance(places, k, y, x, raw, photons):
-    """Variance of a resampled pixel: of its sky by lattice area, and of the photons above or below it."""
-    raw = raw / places.area[k]
-    return _noise_gain(places, k, y, x) * max(raw + photons, LEAST_VARIANCE * raw)
+# The loops below work on so many columns at a time and hold what they know of them near the processor. They are short,
+# and without tests that end a turn early, so that the compiler makes vectors of them; error_model="numpy" as a test for
+# division by zero would keep it from that.
+CHUNK = 256
+# What is known of the pixels of a chunk: rows of a work array. Rows that lie as far apart as a power of 2, or as those
+# of an image may, push each other out of the cache.
+T, RAW, VALUE, VARIANCE, WEIGHT, SPARE = range(6)
+ROOM = CHUNK + 24
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
-def _mark(codes, zero, scale, fields, grid, cell, places, bank, width, squared, signal, limits, marks):
+@njit(fastmath={"contract"}, error_model="numpy")
+def _along(even, odd, columns, x0, out):
+    """Values of a grid line at the columns from x0 on: one line for even columns, one for odd."""
+    node, fraction, until = columns
+    x, end = x0, x0 + len(out)
+    while x < end:
+        i, stop = node[x], min(until[x], end)
+        j = min(i + 1, len(even) - 1)
+        low_even, step_even = float(even[i]), float(even[j] - even[i])
+        low_odd, step_odd = float(odd[i]), float(odd[j] - odd[i])
+        along, to = fraction[x:stop], out[x - x0 : stop - x0]
+        for n in range(len(to)):
+            of_even = (x + n) & 1 == 0
+            to[n] = (low_even if of_even else low_odd) + along[n] * (step_even if of_even else step_odd)
+        x = stop
+
+
+@njit(fastmath={"contract"}, error_model="numpy")
+def _noise_gains(places, k, y, x0, index, out):
+    """Variance of resampled pixels over that of a raw one, from column x0 of a band on."""
+    at_y, at_x = places.y0 + y, places.x0 + x0
+    table = places.tables[places.table_of[k]]
+    to_frame, lens, side = places.to_frame[k], places.lens, np.int32(table.shape[1])  # a power of 2
+    rows = table[2 * (at_y % 2) : 2 * (at_y % 2) + 2].reshape(-1)
+    for n in range(len(out)):
+        u, v = _in_frame(to_frame, lens, float(at_x + n), float(at_y))
+        i = np.int32(math.floor(0.5 * u * side + 0.5)) & (side - np.int32(1))
+        j = np.int32(math.floor(0.5 * v * side + 0.5)) & (side - np.int32(1))
+        index[n] = (np.int32((at_x + n) & 1) * side + j) * side + i
+    for n in range(len(out)):
+        out[n] = rows[np.uint32(index[n])]
+
+
+@njit(fastmath={"contract"}, error_model="numpy")
+def _variances(gain, raw, area, signal, inverse_gain, t, out):
+    """Variance of resampled pixels: of their sky by lattice area, and of the photons above or below it."""
+    for n in range(len(out)):
+        sky = raw[n] / area
+        out[n] = gain[n] * max(sky + signal[n] * inverse_gain / t[n], LEAST_VARIANCE * sky)
+
+
+@njit(fastmath={"contract"}, error_model="numpy")
+def _values(codes, zero, scale, sky, t, out):
+    for n in range(len(out)):
+        out[n] = (zero + scale * codes[n] - sky[n]) / t[n]
+
+
+@njit(fastmath={"contract"}, error_model="numpy")
+def _known(codes, zero, scale, lines, channels, columns, places, k, y, x0, signal, inverse_gain, index, known):
+    """What is known of the pixels of a chunk of frame k: fills `known` (6, ROOM); `lines` (5, c, nx) are its fields."""
+    even, odd, n = *channels, len(codes)
+    t, raw, spare = known[T, :n], known[RAW, :n], known[SPARE, :n]
+    _along(lines[0, even], lines[0, odd], columns, x0, t)
+    _along(lines[1, even], lines[1, odd], columns, x0, spare)
+    _along(lines[2, even], lines[2, odd], columns, x0, raw)
+    _along(lines[4, even], lines[4, odd], columns, x0, known[WEIGHT, :n])
+    _values(codes, zero, scale, spare, t, known[VALUE, :n])
+    _noise_gains(places, k, y, x0, index, spare)
+    _variances(spare, raw, places.area[k], signal, inverse_gain, t, known[VARIANCE, :n])
+
+
+@njit(cache=True, parallel=True, fastmath={"contract"}, error_model="numpy")
+def _mark(codes, zero, scale, fields, grid, cell, places, columns, bank, width, squared, signal, limits, marks):
     n, h, w = codes.shape
     inverse_gain, kappa, seeing_tolerance = limits
-    most = len(bank) - 1
+    limit = kappa * kappa
     for y in prange(h):
         lines = _lines(fields, grid[0] + y / grid[2])
-        for k in range(n):
-            for x in range(w):
-                code = codes[k, y, x]
-                if code == NO_DATA:
-                    marks[k, y, x] = MISSING
-                    continue
-                if code == SATURATED:
-                    marks[k, y, x] = CLIPPED
-                    continue
-                marks[k, y, x] = KEPT
-                target = bank[0, y, x]
-                if np.isnan(target):
-                    continue
-                c = cell[y % 2, x % 2]
-                at = grid[1] + x / grid[2]
-                i = min(max(int(at), 0), lines.shape[3] - 2)
-                f = at - i
-                t = lines[k, 0, c, i] + f * (lines[k, 0, c, i + 1] - lines[k, 0, c, i])
-                sky = lines[k, 1, c, i] + f * (lines[k, 1, c, i + 1] - lines[k, 1, c, i])
-                raw = lines[k, 2, c, i] + f * (lines[k, 2, c, i + 1] - lines[k, 2, c, i])
-                value = (zero[k] + scale[k] * code - sky) / t
-                allowed = _pixel_variance(places, k, y, x, raw, signal[y, x] * inverse_gain / t) + squared[y, x]
-                if (value - target) ** 2 <= kappa * kappa * allowed:
+        channels = (cell[y % 2, 0], cell[y % 2, 1])
+        known, index = np.empty((6, ROOM)), np.empty(CHUNK, np.int32)
+        for x0 in range(0, w, CHUNK):
+            end = min(x0 + CHUNK, w)
+            light = signal[y, x0:end]
+            value, allowed, spare = known[VALUE, : end - x0], known[VARIANCE, : end - x0], known[SPARE, : end - x0]
+            for k in range(n):
+                code, mark = codes[k, y, x0:end], marks[k, y, x0:end]
+                after = (light, inverse_gain, index, known)
+                _known(code, zero[k], scale[k], lines[k], channels, columns, places, k, y, x0, *after)
+                if not _first_marks(code, value, bank[0, y, x0:end], allowed, squared[y, x0:end], limit, mark):
                     continue
                 # Beyond its noise: is it the seeing? The template as broad as the frame, and what that changes.
-                fwhm = lines[k, 3, c, i] + f * (lines[k, 3, c, i + 1] - lines[k, 3, c, i])
-                blur = (fwhm * fwhm - width[y, x] * width[y, x]) / (FWHM2 * BLUR_STEP)
-                if most > 0 and not np.isnan(blur):
-                    blur = min(max(blur, -MOST_SHARPER), float(most))
-                    level = min(max(int(blur), 0), most - 1)
-                    low, high = bank[level, y, x], bank[level + 1, y, x]
-                    moved = low + (blur - level) * (high - low)
-                    change = seeing_tolerance * max(abs(moved - target), _sharper(signal[y, x], width[y, x], fwhm))
-                    allowed += change * change
-                    target = moved
-                if (value - target) ** 2 > kappa * kappa * allowed:
-                    marks[k, y, x] = REJECTED
+                _along(lines[k, 3, channels[0]], lines[k, 3, channels[1]], columns, x0, spare)
+                for x in range(x0, end):
+                    if mark[x - x0] == REJECTED:
+                        at = (value[x - x0], allowed[x - x0], spare[x - x0], width[y, x], light[x - x0])
+                        if not _stands_out(*at, bank[:, y, x], limit, seeing_tolerance):
+                            mark[x - x0] = KEPT
+
+
+@njit(fastmath={"contract"}, error_model="numpy")
+def _first_marks(codes, value, target, variance, squared, limit, marks):
+    """Mark the pixels that differ from the template by more than their noise; whether any does. Adds the tolerance."""
+    total = np.int32(0)
+    for n in range(len(codes)):
+        difference = value[n] - target[n]
+        allowed = variance[n] + squared[n]
+        far = difference * difference > limit * allowed  # not where there is no template to differ from
+        total += np.int32(far)
+        variance[n] = allowed
+        mark = np.uint8(REJECTED) if far else np.uint8(KEPT)
+        mark = np.uint8(CLIPPED) if codes[n] == SATURATED else mark
+        marks[n] = np.uint8(MISSING) if codes[n] == NO_DATA else mark
+    return total > 0
+
+
+@njit(fastmath={"contract"}, error_model="numpy")
+def _stands_out(value, allowed, fwhm, width, light, bank, limit, seeing_tolerance):
+    """Whether a pixel differs from the template of its own seeing, too."""
+    most = len(bank) - 1
+    target = bank[0]
+    blur = (fwhm * fwhm - width * width) / (FWHM2 * BLUR_STEP)
+    if most > 0 and not np.isnan(blur):
+        blur = min(max(blur, -MOST_SHARPER), float(most))
+        level = min(max(int(blur), 0), most - 1)
+        low, high = bank[level], bank[level + 1]
+        moved = low + (blur - level) * (high - low)
+        change = seeing_tolerance * max(abs(moved - target), _sharper(light, width, fwhm))
+        allowed += change * change
+        target = moved
+    return (value - target) ** 2 > limit * allowed
 
 
 @njit(fastmath={"contract"})
@@ -358,73 +488,95 @@ def accumulate(codes, marks, zero, scale, fields, grid, cell, places, signal, in
     n, h, w = codes.shape
     if marks.shape != codes.shape or fields.shape[:2] != (n, len(FIELDS)) or len(odd) != n or len(exposure_s) != n:
         raise ValueError(f"need n frames in all arrays, got {codes.shape}, {marks.shape}, {fields.shape}")
+    side = places.tables.shape[2]
+    if side & (side - 1):
+        raise ValueError(f"need tables whose sides are powers of 2, got {places.tables.shape}")
     sums = np.zeros((3, len(SUMS), h, w))
     counts = np.zeros((3, len(COUNTS), h, w), np.int32)
     per_row = np.zeros((h, n, 4), np.int64)
-    _accumulate(
-        codes,
-        marks,
-        zero,
-        scale,
-        fields,
-        grid,
-        cell,
-        places,
-        signal,
-        inverse_gain,
-        odd,
-        exposure_s,
-        sums,
-        counts,
-        per_row,
-    )
+    columns = _columns(grid, w, fields.shape[4])
+    frames = (codes, marks, zero, scale, fields, odd, exposure_s)
+    _accumulate(frames, grid, cell, places, columns, signal, float(inverse_gain), sums, counts, per_row)
     return sums, counts, per_row.sum(0)
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
-def _accumulate(
-    codes,
-    marks,
-    zero,
-    scale,
-    fields,
-    grid,
-    cell,
-    places,
-    signal,
-    inverse_gain,
-    odd,
-    exposure_s,
-    sums,
-    counts,
-    per_row,
-):
+@njit(cache=True, parallel=True, fastmath={"contract"}, error_model="numpy")
+def _accumulate(frames, grid, cell, places, columns, signal, inverse_gain, sums, counts, per_row):
+    codes, marks, zero, scale, fields, odd, exposure_s = frames
     n, h, w = codes.shape
     for y in prange(h):
         lines = _lines(fields, grid[0] + y / grid[2])
-        for k in range(n):
-            half = 1 if odd[k] else 0
-            for x in range(w):
-                m = marks[k, y, x]
-                per_row[y, k, m] += 1
-                if m == MISSING:
+        channels = (cell[y % 2, 0], cell[y % 2, 1])
+        known, kept, index = np.empty((6, ROOM)), np.empty((len(SUMS), ROOM)), np.empty(CHUNK, np.int32)
+        for x0 in range(0, w, CHUNK):
+            end = min(x0 + CHUNK, w)
+            n_kept = counts[0, 0, y, x0:end]
+            kept[:] = 0
+            for k in range(n):
+                mark = marks[k, y, x0:end]
+                n_rejected, n_clipped, n_missing = _count(mark)
+                per_row[y, k, KEPT] += end - x0 - n_rejected - n_clipped - n_missing
+                per_row[y, k, REJECTED] += n_rejected
+                per_row[y, k, CLIPPED] += n_clipped
+                per_row[y, k, MISSING] += n_missing
+                if n_missing == end - x0:
                     continue
-                c = cell[y % 2, x % 2]
-                at = grid[1] + x / grid[2]
-                i = min(max(int(at), 0), lines.shape[3] - 2)
-                f = at - i
-                t = lines[k, 0, c, i] + f * (lines[k, 0, c, i + 1] - lines[k, 0, c, i])
-                sky = lines[k, 1, c, i] + f * (lines[k, 1, c, i + 1] - lines[k, 1, c, i])
-                raw = lines[k, 2, c, i] + f * (lines[k, 2, c, i + 1] - lines[k, 2, c, i])
-                weight = lines[k, 4, c, i] + f * (lines[k, 4, c, i + 1] - lines[k, 4, c, i])
-                value = (zero[k] + scale[k] * codes[k, y, x] - sky) / t
-                variance = _pixel_variance(places, k, y, x, raw, signal[y, x] * inverse_gain / t)
-                sums[m, 2 * half, y, x] += weight * value
-                sums[m, 2 * half + 1, y, x] += weight
-                sums[m, 4, y, x] += weight * weight * variance
-                sums[m, 5, y, x] += weight * weight * raw
-                sums[m, 6, y, x] += value / raw
-                sums[m, 7, y, x] += 1 / raw
-                sums[m, 8, y, x] += value
-                sums[m, 9, y, x] += exposure_s[k]
-                counts[m, 0, y, x] += 1
+                after = (signal[y, x0:end], inverse_gain, index, known)
+                _known(codes[k, y, x0:end], zero[k], scale[k], lines[k], channels, columns, places, k, y, x0, *after)
+                half = 2 if odd[k] else 0
+                _add_kept(mark, known, exposure_s[k], half, kept, n_kept)
+                if n_rejected + n_clipped:
+                    _add_others(mark, known, exposure_s[k], half, sums[:, :, y, x0:end], counts[:, 0, y, x0:end])
+            sums[0, :, y, x0:end] = kept[:, : end - x0]
+
+
+@njit
+def _count(marks):
+    n_rejected, n_clipped, n_missing = np.int32(0), np.int32(0), np.int32(0)
+    for x in range(len(marks)):
+        n_rejected += np.int32(marks[x] == REJECTED)
+        n_clipped += np.int32(marks[x] == CLIPPED)
+        n_missing += np.int32(marks[x] == MISSING)
+    return n_rejected, n_clipped, n_missing
+
+
+@njit(fastmath={"contract"}, error_model="numpy")
+def _add_kept(mark, known, exposure, half, sums, counts):
+    """Add the pixels that count; of the others zeros."""
+    n = len(mark)
+    value, variance, raw, weight = known[VALUE, :n], known[VARIANCE, :n], known[RAW, :n], known[WEIGHT, :n]
+    wy, w, w2v, w2r = sums[half, :n], sums[half + 1, :n], sums[4, :n], sums[5, :n]
+    iy, i, y, seconds = sums[6, :n], sums[7, :n], sums[8, :n], sums[9, :n]
+    for x in range(n):
+        kept = mark[x] == KEPT
+        own, one = (weight[x] if kept else 0.0), (1.0 if kept else 0.0)
+        of_value = value[x] if kept else 0.0
+        inverse = one / (raw[x] if kept else 1.0)
+        wy[x] += own * of_value
+        w[x] += own
+        w2v[x] += own * own * (variance[x] if kept else 0.0)
+        w2r[x] += own * own * (raw[x] if kept else 0.0)
+        iy[x] += inverse * of_value
+        i[x] += inverse
+        y[x] += of_value
+        seconds[x] += one * exposure
+        counts[x] += kept
+
+
+@njit(fastmath={"contract"}, error_model="numpy")
+def _add_others(marks, known, exposure, half, sums, counts):
+    """Add the pixels that are rejected or saturated, which are few, to sums of their own."""
+    for x in range(len(marks)):
+        m = marks[x]
+        if m != REJECTED and m != CLIPPED:
+            continue
+        value, raw, weight = known[VALUE, x], known[RAW, x], known[WEIGHT, x]
+        sums[m, half, x] += weight * value
+        sums[m, half + 1, x] += weight
+        sums[m, 4, x] += weight * weight * known[VARIANCE, x]
+        sums[m, 5, x] += weight * weight * raw
+        sums[m, 6, x] += value / raw
+        sums[m, 7, x] += 1 / raw
+        sums[m, 8, x] += value
+        sums[m, 9, x] += exposure
+        counts[m, x] += 1

@@ -415,12 +415,11 @@ def _defects(image, cell, noise, kappa, isolation):
     limits = np.empty((2, w), np.float32)
     for x in range(w):
         limits[0, x], limits[1, x] = kappa * noise[cell[0, x % 2]] / 2, kappa * noise[cell[1, x % 2]] / 2
-    half = np.float32(0.5)
     for y in range(h):
         # Most pixels leave here, in a loop without branches: compare with two neighbours before sorting eight.
         line, limit = image[y], limits[y % 2]
-        for x in range(step, w - step):
-            far[x] = abs(line[x] - half * (line[x - step] + line[x + step])) > limit[x]
+        n = w - 2 * step
+        _far_from_both(line[:n], line[step : step + n], line[2 * step :], limit[step:], far[step : step + n])
         for k in range(step):
             far[k] = abs(line[k] - line[k + step]) > limit[k]
             far[w - 1 - k] = abs(line[w - 1 - k] - line[w - 1 - k - step]) > limit[w - 1 - k]
@@ -434,6 +433,13 @@ def _defects(image, cell, noise, kappa, isolation):
                 if not found[j, i] and _stands_alone(image, cell, noise, kappa, isolation, step, found, j, i, ring):
                     found[j, i] = busy[j] = True
     return _points(found, busy)
+
+
+@njit(fastmath={"contract"})
+def _far_from_both(left, own, right, limit, far):
+    half = np.float32(0.5)
+    for x in range(len(own)):
+        far[x] = abs(own[x] - half * (left[x] + right[x])) > limit[x]
 
 
 @njit

@@ -32,18 +32,20 @@ def _band_pass(image, step):
     out = np.full((h, w), np.nan, np.float32)
     far = 3 * step
     for y in prange(far, h - far):
-        for x in range(far, w - far):
-            inner = np.float32(0.0)
-            for dy in range(-step, step + 1, step):
-                for dx in range(-step, step + 1, step):
-                    inner += image[y + dy, x + dx]
-            outer = np.float32(0.0)
-            for dy in range(-far, far + 1, far):
-                for dx in range(-far, far + 1, far):
-                    if dy != 0 or dx != 0:
-                        outer += image[y + dy, x + dx]
-            out[y, x] = inner / 9 - outer / 8
+        # By columns first: three near rows, and three far ones.
+        inner = image[y - step] + image[y] + image[y + step]
+        outer = image[y - far] + image[y] + image[y + far]
+        n = w - 2 * far
+        near = inner[far - step : far - step + n], inner[far : far + n], inner[far + step : far + step + n]
+        _difference(near, (outer[:n], outer[far : far + n], outer[2 * far :]), image[y, far : far + n], out[y, far:])
     return out
+
+
+@njit(fastmath={"contract"})
+def _difference(inner, outer, own, out):
+    (a, b, c), (d, e, f) = inner, outer
+    for x in range(len(own)):
+        out[x] = (a[x] + b[x] + c[x]) / np.float32(9) - (d[x] + e[x] + f[x] - own[x]) / np.float32(8)
 
 
 def structure_sums(codes, scale, template, cell, box, tiles, tile, stride, step):
@@ -78,7 +80,7 @@ def structure_sums(codes, scale, template, cell, box, tiles, tile, stride, step)
     values = np.full(codes.shape, np.nan, np.float32)
     _small_structure(codes, float(scale), step, values)
     sums = np.zeros((4, cell.max() + 1, *tiles[2:]))
-    _structure_sums(values, template, cell, *box[:2], *tiles[:2], tile, stride, step, sums)
+    _structure_sums(values, template, cell, *box[:2], *tiles[:2], tile, stride, sums)
     return sums
 
 
@@ -93,25 +95,42 @@ def _small_structure(codes, scale, step, out):
     far = 3 * step
     for y in prange(far, h - far):
         own, inner, outer = np.empty(w, np.int32), np.empty(w, np.int32), np.empty(w, np.int32)
-        for x in range(w):
-            own[x] = _coded(codes[y, x])
-            inner[x] = _coded(codes[y - step, x]) + own[x] + _coded(codes[y + step, x])
-            outer[x] = _coded(codes[y - far, x]) + own[x] + _coded(codes[y + far, x])
-        line = out[y]
-        for x in range(far, w - far):
-            nine = inner[x - step] + inner[x] + inner[x + step]
-            eight = outer[x - far] + outer[x] + outer[x + far] - own[x]
-            value = scale * ((nine - 9 * LOWEST) / 9 - (eight - 8 * LOWEST) / 8)
-            line[x] = value if nine < NO_VALUE and eight < NO_VALUE else np.nan
+        _coded(codes[y], own)
+        _of_rows(codes[y - step], own, codes[y + step], inner)
+        _of_rows(codes[y - far], own, codes[y + far], outer)
+        n = w - 2 * far
+        near = inner[far - step : far - step + n], inner[far : far + n], inner[far + step : far + step + n]
+        _structure(near, (outer[:n], outer[far : far + n], outer[2 * far :]), own[far : far + n], scale, out[y, far:])
 
 
 @njit
-def _coded(code):
-    return np.int32(code) + np.int32(LOWEST) + np.int32(NO_VALUE if code == NO_DATA or code == SATURATED else 0)
+def _of_rows(above, own, below, out):
+    _coded(above, out)
+    for x in range(len(out)):
+        code = np.int32(below[x])
+        out[x] += own[x] + code + np.int32(LOWEST)
+        out[x] += np.int32(NO_VALUE) if code == NO_DATA or code == SATURATED else np.int32(0)
+
+
+@njit
+def _coded(codes, out):
+    for x in range(len(out)):
+        code = np.int32(codes[x])
+        bad = code == NO_DATA or code == SATURATED
+        out[x] = code + np.int32(LOWEST) + (np.int32(NO_VALUE) if bad else np.int32(0))
+
+
+@njit(fastmath={"contract"})
+def _structure(inner, outer, own, scale, out):
+    (a, b, c), (d, e, f) = inner, outer
+    for x in range(len(own)):
+        nine, eight = a[x] + b[x] + c[x], d[x] + e[x] + f[x] - own[x]
+        value = scale * ((nine - 9 * LOWEST) / 9 - (eight - 8 * LOWEST) / 8)
+        out[x] = value if nine < NO_VALUE and eight < NO_VALUE else np.nan
 
 
 @njit(cache=True, parallel=True, fastmath={"contract"})
-def _structure_sums(values, template, cell, y0, x0, j0, i0, tile, stride, step, sums):
+def _structure_sums(values, template, cell, y0, x0, j0, i0, tile, stride, sums):
     h, w = values.shape
     _, _, ny, nx = sums.shape
     for job in prange(ny * nx):
@@ -120,18 +139,30 @@ def _structure_sums(values, template, cell, y0, x0, j0, i0, tile, stride, step, 
         left = (i0 + i) * stride + (stride - tile) // 2 - x0
         right = min(left + tile, w)
         left = max(left, 0)
+        if right <= left:
+            continue
+        # Sums of columns, by the parity of their rows.
+        n, parts = np.zeros((2, right - left), np.int32), np.zeros((2, 3, right - left))
         for y in range(max(bottom, 0), min(bottom + tile, h)):
-            for first in range(left, min(left + step, right)):
-                n, cross, power, own = 0, 0.0, 0.0, 0.0
-                for x in range(first, right, step):
-                    value, target = np.float64(values[y, x]), np.float64(template[y, x])
-                    if not np.isnan(value * target):
-                        n += 1
-                        cross += value * target
-                        power += target * target
-                        own += value * value
-                c = cell[(y0 + y) % 2, (x0 + first) % 2]
-                sums[0, c, j, i] += n
-                sums[1, c, j, i] += cross
-                sums[2, c, j, i] += power
-                sums[3, c, j, i] += own
+            row = y & 1
+            _add_products(
+                values[y, left:right], template[y, left:right], n[row], parts[row, 0], parts[row, 1], parts[row, 2]
+            )
+        for row in range(2):
+            for x in range(right - left):
+                c = cell[(y0 + row) % 2, (x0 + left + x) % 2]
+                sums[0, c, j, i] += n[row, x]
+                for k in range(3):
+                    sums[1 + k, c, j, i] += parts[row, k, x]
+
+
+@njit(fastmath={"contract"})
+def _add_products(values, template, n, cross, power, own):
+    for x in range(len(values)):
+        value, target = np.float64(values[x]), np.float64(template[x])
+        known = not np.isnan(value * target)
+        value, target = (value if known else 0.0), (target if known else 0.0)
+        n[x] += np.int32(known)
+        cross[x] += value * target
+        power[x] += target * target
+        own[x] += value * value

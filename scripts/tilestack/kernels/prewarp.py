@@ -16,6 +16,8 @@ START_SAMPLE = 256
 FAR_PX = 8
 # Standard deviation of a normal distribution that is cut off at 3 sigma.
 CUT_AT_3 = 0.98658
+# Rows whose gradients are added up column by column.
+ROWS = 32
 # The kernel is stretched where a lattice pixel holds so many pixels of the frame along an axis, or more.
 LEAST_STRETCH = 1.05
 # A transform that a shift replaces to this in the corners is done as a shift: a tenth of a good centroid error.
@@ -153,7 +155,7 @@ def saturation_map(raw, saturation, reach=3):
     """
     near = np.zeros(raw.shape, np.uint8)
     if saturation is not None:
-        ys, xs = np.nonzero(raw >= saturation)
+        ys, xs = np.divmod(np.flatnonzero(raw >= saturation), raw.shape[1])  # quicker than nonzero by axes
         _mark_saturated(near, ys, xs, reach)
     return near
 
@@ -524,14 +526,10 @@ def _spread(differences):
     """
     spread = 1.4826 * _rough_median(differences)
     for _ in range(4):
-        total, count = 0.0, 0
-        for k in range(len(differences)):
-            if differences[k] <= 3 * spread:
-                total += differences[k] * differences[k]
-                count += 1
-        if count == 0 or total == 0:
+        count, _, square = _within(differences, 0.0, 3 * spread)
+        if count == 0 or square == 0:
             return spread
-        spread = math.sqrt(total / count) / CUT_AT_3
+        spread = math.sqrt(square / count) / CUT_AT_3
     return spread
 
 
@@ -541,13 +539,7 @@ def _clipped_mean(values):
     centre = _rough_median(values)
     spread = 1.4826 * _rough_median(np.abs(values - centre))
     for _ in range(8):
-        total, square, count = 0.0, 0.0, 0
-        for k in range(len(values)):
-            offset = values[k] - centre
-            if abs(offset) <= 3 * spread:
-                total += offset
-                square += offset * offset
-                count += 1
+        count, total, square = _within(values, centre, 3 * spread)
         if count < 8:
             return centre
         shift = total / count
@@ -556,6 +548,28 @@ def _clipped_mean(values):
         if abs(shift) < 1e-4 * spread:
             break
     return centre
+
+
+@njit(fastmath={"contract"})
+def _within(values, centre, reach):
+    """Number of values within reach of a centre, and the sums of their offsets and of the squares of these."""
+    count = 0
+    for k in range(len(values)):
+        count += np.int64(abs(values[k] - centre) <= reach)
+    # Four sums each, side by side: one alone would wait for its last turn each time.
+    t0 = t1 = t2 = t3 = s0 = s1 = s2 = s3 = 0.0
+    n = len(values) // 4 * 4
+    for k in range(0, n, 4):
+        a, b, c, d = values[k] - centre, values[k + 1] - centre, values[k + 2] - centre, values[k + 3] - centre
+        a, b = (a if abs(a) <= reach else 0.0), (b if abs(b) <= reach else 0.0)
+        c, d = (c if abs(c) <= reach else 0.0), (d if abs(d) <= reach else 0.0)
+        t0, t1, t2, t3 = t0 + a, t1 + b, t2 + c, t3 + d
+        s0, s1, s2, s3 = s0 + a * a, s1 + b * b, s2 + c * c, s3 + d * d
+    for k in range(n, len(values)):
+        a = values[k] - centre
+        a = a if abs(a) <= reach else 0.0
+        t0, s0 = t0 + a, s0 + a * a
+    return count, (t0 + t1) + (t2 + t3), (s0 + s1) + (s2 + s3)
 
 
 def noise_mesh(raw, cell, mesh):
@@ -641,7 +655,7 @@ def gradient_energy(image, step):
     """
     if image.ndim != 2 or step not in (1, 2):
         raise ValueError(f"need an image and step 1 or 2, got shape {image.shape} and {step}")
-    sums = np.zeros((image.shape[0], 2))
+    sums = np.zeros((-(-image.shape[0] // ROWS), 2))
     _gradient_energy(image, step, sums)
     total, count = sums.sum(0)
     return total / count if count else np.nan
@@ -650,14 +664,23 @@ def gradient_energy(image, step):
 @njit(cache=True, parallel=True, fastmath={"contract"})
 def _gradient_energy(image, step, sums):
     h, w = image.shape
-    for y in prange(step, h - step):
-        for x in range(step, w - step):
-            by_x = (image[y, x + step] - image[y, x - step]) / (2 * step)
-            by_y = (image[y + step, x] - image[y - step, x]) / (2 * step)
-            energy = by_x * by_x + by_y * by_y
-            if not np.isnan(energy):
-                sums[y, 0] += energy
-                sums[y, 1] += 1
+    for block in prange(len(sums)):
+        total, count = np.zeros(w - 2 * step), np.zeros(w - 2 * step, np.int32)
+        for y in range(max(block * ROWS, step), min((block + 1) * ROWS, h - step)):
+            line = image[y]
+            _add_gradients(line[: w - 2 * step], line[2 * step :], image[y - step], image[y + step], step, total, count)
+        sums[block, 0], sums[block, 1] = total.sum(), count.sum()
+
+
+@njit(fastmath={"contract"})
+def _add_gradients(left, right, below, above, step, total, count):
+    below, above, factor = below[step : len(below) - step], above[step : len(above) - step], np.float32(0.5 / step)
+    for x in range(len(total)):
+        by_x, by_y = (right[x] - left[x]) * factor, (above[x] - below[x]) * factor
+        energy = by_x * by_x + by_y * by_y
+        known = not np.isnan(energy)
+        total[x] += energy if known else np.float32(0.0)
+        count[x] += np.int32(known)
 
 
 @njit(cache=True)
