@@ -38,6 +38,9 @@ TEMPLATE_HALO = 2
 Light = namedtuple("Light", "image top_left cell to_lattice lens fields grid")
 # The sky by colour on a band and a halo around it: bank (m, c, H, W) of the template and its blurred forms, its FWHM,
 # the squared tolerance in ADU^2 and the light above the local sky in ADU, each (c, H, W); all float32.
+# Indices without sign: of others numba looks whether they count from the end.
+Index = np.uintp
+ONE, TWO = Index(1), Index(2)
 Template = namedtuple("Template", "bank width squared signal")
 # One of SQUARE, TURBO, POINT, GAUSSIAN; size of a drop in raw pixels; output pixels to a lattice pixel along an axis.
 Drop = namedtuple("Drop", "kernel pixfrac scale")
@@ -269,6 +272,8 @@ def _mark(light, bend, marks, band, template, halo, limits):
         y = top + j_image
         row, places, nodes = np.empty((2, 4)), np.empty((n_nodes, 2)), np.empty((n_nodes, 2, len(FIELDS)))
         xs, ys, along = np.empty(n_most), np.empty(n_most), np.empty((len(FIELDS), n_most))
+        known, far = np.empty((3, n_most)), np.empty(n_most, np.bool_)
+        nearest, corner = np.empty(n_most, np.int32), np.empty(n_most, np.int32)
         _row(light, float(y), row)
         low, high = _run(light, row, first, last, box, places, xs, ys)
         if low >= high:
@@ -276,8 +281,20 @@ def _mark(light, bend, marks, band, template, halo, limits):
         _fields_along(light, y, places[low - first : high - first + 1], nodes[: high - low + 1], along)
         scale, sky, raw, fwhm = along[0], along[1], along[2], along[3]
         start = low * SEGMENT - left
-        for column in range(max(start, 0), min(high * SEGMENT - left, w)):
-            if marks[j_image, column] != KEPT:
+        begin, end = max(start, 0), min(high * SEGMENT - left, w)
+        n = end - begin
+        if n <= 0:
+            continue
+        its = slice(begin - start, end - start)
+        phases = light.cell[y % 2, (begin + left) % 2], light.cell[y % 2, (begin + left + 1) % 2]
+        _lattice_pixels(xs[its], ys[its], phases, band, halo, nearest[:n], corner[:n])
+        target, signal, squared = known[0, :n], known[1, :n], known[2, :n]
+        _template_at(template, xs[its], ys[its], nearest[:n], corner[:n], target, signal, squared)
+        pixels = (light.image[j_image, begin:end], marks[j_image, begin:end], nearest[:n])
+        fields = (scale[its], sky[its], raw[its])
+        _far(pixels, fields, (target, signal, squared), 1 / area, inverse_gain, kappa * kappa, far[:n])
+        for column in range(begin, end):
+            if not far[column - begin]:
                 continue
             k = column - start
             c = light.cell[y % 2, (column + left) % 2]
@@ -313,6 +330,49 @@ def _mark(light, bend, marks, band, template, halo, limits):
                 target = moved
             if (value - target) ** 2 > allowed:
                 marks[j_image, column] = REJECTED
+
+
+@njit(error_model="numpy")
+def _lattice_pixels(x, y, phases, band, halo, nearest, corner):
+    """Where pixels of a row lie in the planes of a template: the nearest lattice pixel, -1 out of the band, and the
+    lower left one of the four around, as indices of all planes in one."""
+    w = np.int32(band[3] + 2 * halo)
+    first_y, first_x = np.int32(band[0] - halo), np.int32(band[1] - halo)
+    last_y, last_x, edge = np.int32(halo + band[2]), np.int32(halo + band[3]), np.int32(halo)
+    plane = np.int32(band[2] + 2 * halo) * w
+    even, odd = np.int32(phases[0]) * plane, np.int32(phases[1]) * plane
+    for k in range(len(x)):
+        i, j = np.int32(np.floor(x[k] + 0.5)) - first_x, np.int32(np.floor(y[k] + 0.5)) - first_y
+        left, low = np.int32(np.floor(x[k])) - first_x, np.int32(np.floor(y[k])) - first_y
+        inside = i >= edge and i < last_x and j >= edge and j < last_y
+        of = even if k & 1 == 0 else odd
+        nearest[k] = of + j * w + i if inside else np.int32(-1)
+        corner[k] = of + low * w + left if inside else np.int32(0)
+
+
+@njit(error_model="numpy")
+def _template_at(template, x, y, nearest, corner, target, signal, squared):
+    """Template at pixels: bilinear between lattice pixels, and the light and the tolerance of the nearest."""
+    w, plain = np.uintp(template.bank.shape[3]), template.bank[0].reshape(-1)
+    all_signal, all_squared = template.signal.reshape(-1), template.squared.reshape(-1)
+    for k in range(len(x)):
+        at, there = np.uintp(corner[k]), np.uintp(max(nearest[k], np.int32(0)))
+        fx, fy = x[k] - np.floor(x[k]), y[k] - np.floor(y[k])
+        low = plain[at] + fx * (plain[at + ONE] - plain[at])
+        high = plain[at + w] + fx * (plain[at + w + ONE] - plain[at + w])
+        target[k] = low + fy * (high - low)
+        signal[k], squared[k] = all_signal[there], all_squared[there]
+
+
+@njit(error_model="numpy")
+def _far(pixels, fields, known, per_area, inverse_gain, limit, far):
+    """Which pixels are to be tested and differ from the template by more than their noise and the tolerance."""
+    (image, marks, nearest), (scale, sky, raw), (target, signal, squared) = pixels, fields, known
+    for k in range(len(image)):
+        difference, own = (image[k] - sky[k]) / scale[k] - target[k], raw[k] * per_area
+        variance = max(own + signal[k] * inverse_gain / scale[k], LEAST_VARIANCE * own)
+        beyond = difference * difference > limit * (variance + squared[k])
+        far[k] = beyond and nearest[k] >= 0 and marks[k] == KEPT
 
 
 @njit(error_model="numpy")
@@ -532,7 +592,7 @@ def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, sums, 
     scale, sky, raw, weight = along[0], along[1], along[2], along[4]
     begin_x, begin_y = np.empty(n_most, np.int32), np.empty(n_most, np.int32)
     near_x, near_y = np.empty(n_most, np.int32), np.empty(n_most, np.int32)
-    per_area, own = s * s / spot.area, 3 * half
+    per_area, own = s * s / spot.area, Index(3 * half)
     shares, parts = np.empty((spot.ny, spot.nx, n_most)), np.empty((spot.ny + spot.nx, n_most))
     origin_y, origin_x = first[0] * s, first[1] * s
     bottom, right = tile[0] + tile[2], tile[1] + tile[3]
@@ -549,36 +609,50 @@ def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, sums, 
             fine_y[k] = (ys[k] + 0.5) * s - 0.5
         _spread(spot, n_pixels, fine_x, fine_y, parts, shares)
         for k in range(n_pixels):
-            scale[k] = 1 / scale[k]
             begin_x[k] = np.int32(np.floor(fine_x[k] - spot.ex + 0.5)) - origin_x
             begin_y[k] = np.int32(np.floor(fine_y[k] - spot.ey + 0.5)) - origin_y
             near_x[k] = np.int32(np.floor(xs[k] + 0.5)) - first[1] + halo
             near_y[k] = np.int32(np.floor(ys[k] + 0.5)) - first[0] + halo
-        for column in range(max(start, 0), min(start + n_pixels, n_columns)):
-            k, kind = column - start, marks[j_image, column]
+        skip, stop = max(-start, 0), min(n_pixels, n_columns - start)
+        its, its_marks = slice(skip, stop), marks[j_image, start + skip : start + stop]
+        image = light.image[j_image, start + skip : start + stop]
+        _values(image, sky[its], scale[its], raw[its], per_area, inverse_gain)
+        even, odd = light.cell[y % 2, (left + start) % 2], light.cell[y % 2, (left + start + 1) % 2]
+        for k in range(skip, stop):
+            kind, value, w = its_marks[k - skip], sky[k], weight[k]
             j, i = begin_y[k], begin_x[k]
-            rows, columns = (max(tile[0], j), min(bottom, j + spot.ny)), (max(tile[1], i), min(right, i + spot.nx))
-            if rows[0] >= rows[1] or columns[0] >= columns[1] or kind == MISSING:
+            low_m, high_m = max(tile[0], j), min(bottom, j + spot.ny)
+            low_n, high_n = max(tile[1], i), min(right, i + spot.nx)
+            if low_m >= high_m or low_n >= high_n or kind == MISSING or np.isnan(value):
                 continue
-            value = (light.image[j_image, column] - sky[k]) * scale[k]
-            if np.isnan(value):
-                continue
-            c, w = light.cell[y % 2, (left + column) % 2], weight[k]
-            v = _variance(raw[k] * per_area, signal[c, near_y[k], near_x[k]] * inverse_gain * scale[k])
+            c = Index(even if k & 1 == 0 else odd)
+            v = _variance(raw[k], signal[c, Index(near_y[k]), Index(near_x[k])] * scale[k])
             wy, w2v = w * value, w * w * v
-            for m in range(rows[0], rows[1]):
-                for n in range(columns[0], columns[1]):
-                    a = shares[m - j, n - i, k]
+            its_sums, its_counts = sums[Index(kind), c], counts[Index(kind), c]
+            for m in range(low_m, high_m):
+                line, n_line, share = its_sums[Index(m)], its_counts[Index(m)], shares[Index(m - j)]
+                for n in range(low_n, high_n):
+                    a = share[Index(n - i), Index(k)]
                     if a == 0:
                         continue
-                    counts[kind, c, m, n] += 1
-                    at = sums[kind, c, m, n]
+                    n_line[Index(n)] += 1
+                    at = line[Index(n)]
                     at[own] += a * wy
-                    at[own + 1] += a * w
-                    at[own + 2] += a * a * w2v
+                    at[own + ONE] += a * w
+                    at[own + TWO] += a * a * w2v
                     at[6] += a * value
                     at[7] += a
                     at[8] += a * exposure_s
+
+
+@njit(error_model="numpy")
+def _values(image, sky, scale, raw, per_area, inverse_gain):
+    """In place: the value of a pixel for its sky, the variance of the sky in it for the raw one, and what photons have
+    of it, per ADU of light, for the scale."""
+    for k in range(len(image)):
+        sky[k] = (image[k] - sky[k]) / scale[k]
+        scale[k] = inverse_gain / scale[k]
+        raw[k] *= per_area
 
 
 @njit(error_model="numpy")
