@@ -14,7 +14,7 @@ def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage):
     ours = ("synthetic", "synthetic_drizzled") if made["source"] == "synthetic" else ("image", "drizzled")
     canvas, pattern = read["reconstruction"]["canvas"], read["channels"]["bayer_pattern"]
     with files.opened(paths[ours[0]]) as hdus:
-        planes = {hdu.name: files.native(hdu.data[0]) for hdu in hdus[1:]}
+        planes = {hdu.name: files.loaded(hdu)[0] for hdu in hdus[1:]}
     planes, box, replaced = finishing.of_mosaic(planes, canvas, pattern, cosmetic, crop_coverage)
     used = [frame for frame in read["registration"]["frames"] if frame["transform"] is not None]
     score = efficiency.score(read, used, made["variance_ratio"] or 1.0)

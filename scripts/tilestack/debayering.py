@@ -3,7 +3,6 @@
 import shutil
 
 import numpy as np
-from astropy.io import fits
 
 from tilestack import bayer, files, products, records
 from tilestack.kernels import debayer as kernel
@@ -44,9 +43,10 @@ def chosen(method, pattern, drizzled):
 
 def of_drops(path):
     """Cards, image, extensions and comparisons from the drizzled planes; a single plane without its axis."""
-    with fits.open(path) as hdus:
+    with files.opened(path) as hdus:
         cards = products.own_cards(hdus[0].header)
-        planes = {hdu.name: files.native(hdu.data[0] if len(hdu.data) == 1 else hdu.data) for hdu in hdus}
+        planes = {hdu.name: files.loaded(hdu) for hdu in hdus}
+    planes = {name: plane[0] if len(plane) == 1 else plane for name, plane in planes.items()}
     extensions = [(name, planes[name]) for name in products.PLANES]
     return cards, planes["PRIMARY"], extensions, {name: planes[plane] for name, plane in COMPARISONS.items()}
 
@@ -56,8 +56,8 @@ def passed_on(paths, out):
     for name in ("image", *COMPARISONS):
         with records.replacing(out[name]) as draft:
             shutil.copyfile(paths[name], draft)
-    with fits.open(paths["image"]) as hdus:
-        return products.own_cards(hdus[0].header), files.native(hdus[0].data)
+    with files.opened(paths["image"]) as hdus:
+        return products.own_cards(hdus[0].header), files.loaded(hdus[0])
 
 
 def of_mosaic(paths, pattern, method):
@@ -70,13 +70,13 @@ def of_mosaic(paths, pattern, method):
     pattern : str or None
     method : str
     """
-    with fits.open(paths["image"]) as hdus:
+    with files.opened(paths["image"]) as hdus:
         cards = products.own_cards(hdus[0].header)
-        stack, planes = files.native(hdus[0].data), {name: files.native(hdus[name].data) for name in products.PLANES}
+        stack, planes = files.loaded(hdus[0]), {name: files.loaded(hdus[name]) for name in products.PLANES}
     parts = {}
     for name in COMPARISONS:
-        with fits.open(paths[name]) as hdus:
-            parts[name] = files.native(hdus[0].data)
+        with files.opened(paths[name]) as hdus:
+            parts[name] = files.loaded(hdus[0])
     variance = planes["VAR"]
     stack, planes["VAR"] = demosaiced(stack, variance, pattern, method)
     if method == "superpixel":

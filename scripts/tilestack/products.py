@@ -168,7 +168,7 @@ def write_drizzled(path, out, header_cards, drizzled, finish):
         write(out, None, {**header_cards, "CONTENT": "nothing was to be drizzled"})
         return
     with files.opened(path) as hdus:
-        planes = finish({hdu.name: files.native(hdu.data) for hdu in hdus[1:] if hdu.name != "SPLIT"})
+        planes = finish({hdu.name: files.loaded(hdu) for hdu in hdus[1:] if hdu.name != "SPLIT"})
     more = {
         "DRZKERN": (drizzled["kernel"], "shape of a drop"),
         "DRZFRAC": (drizzled["pixfrac"], "size of a drop in raw pixels"),
