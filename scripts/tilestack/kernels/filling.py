@@ -31,16 +31,21 @@ def _box_sum(planes, radius, along_rows, out):
         p, y = row // h, row % h
         line = along_rows[p, y]
         line[:] = 0.0
-        for k in range(-radius, radius + 1):
-            for x in range(max(0, -k), min(w, w - k)):
-                line[x] += planes[p, y, x + k]
+        for k in range(max(-radius, 1 - w), min(radius, w - 1) + 1):
+            low, high = max(0, -k), min(w, w - k)
+            _add(line[low:high], planes[p, y, low + k : high + k])
     for row in prange(n * h):
         p, y = row // h, row % h
         line = out[p, y]
         line[:] = 0.0
         for k in range(max(-radius, -y), min(radius + 1, h - y)):
-            for x in range(w):
-                line[x] += along_rows[p, y + k, x]
+            _add(line, along_rows[p, y + k])
+
+
+@njit
+def _add(line, other):
+    for x in range(len(line)):
+        line[x] += other[x]
 
 
 def filled(sums, variance, weight, limit, radii, raised, spreading):

@@ -4,6 +4,8 @@ import numpy as np
 from numba import njit, prange
 
 NO_DATA, SATURATED = -32768, 32767
+# Columns that are taken at once where all frames have data.
+CHUNK = 128
 
 
 def median(codes, zero, scale, sky, grid, photometric, channel_rows, variance, most):
@@ -53,13 +55,16 @@ def median(codes, zero, scale, sky, grid, photometric, channel_rows, variance, m
     return image, spread, count
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, parallel=True, fastmath={"contract"}, error_model="numpy")
 def _median(
     codes, zero, scale, sky, grid_y, grid_x, pitch, photometric, channel_rows, variance, most, image, spread, count
 ):
     n, h, w = codes.shape
+    fewest = min(most, n)
+    nodes = np.empty(w, np.int64)
+    for x in range(w):
+        nodes[x] = min(max(int(grid_x + x / pitch), 0), sky.shape[3] - 2)
     for y in prange(h):
-        values, variances = np.empty(n), np.empty(n)
         at_y = grid_y + y / pitch
         j = min(max(int(at_y), 0), sky.shape[2] - 2)
         lines = np.empty((n, sky.shape[1], sky.shape[3]))
@@ -67,31 +72,97 @@ def _median(
             for c in range(sky.shape[1]):
                 for i in range(sky.shape[3]):
                     lines[k, c, i] = sky[k, c, j, i] + (at_y - j) * (sky[k, c, j + 1, i] - sky[k, c, j, i])
-        for x in range(w):
-            c = channel_rows[y % 2, x % 2]
-            at_x = grid_x + x / pitch
-            i = min(max(int(at_x), 0), sky.shape[3] - 2)
-            f = at_x - i
-            for saturated_too in range(2):
-                m = 0
-                for k in range(n):
-                    code = codes[k, y, x]
-                    if code == NO_DATA or (code == SATURATED and not saturated_too):
-                        continue
-                    here = (1 - f) * lines[k, c, i] + f * lines[k, c, i + 1]
-                    values[m] = (zero[k] + scale[k] * code - here) / photometric[k, c]
-                    variances[m] = variance[k, c]
-                    m += 1
-                    if m == most:
-                        break
-                if m >= 5:
-                    break
-            count[y, x] = m
-            if m == 0:
-                image[y, x], spread[y, x] = np.nan, np.nan
+        channels = (channel_rows[y % 2, 0], channel_rows[y % 2, 1])
+        values, few, variances = np.empty((fewest, CHUNK + 8)), np.empty(n), np.empty(n)
+        for x0 in range(0, w, CHUNK):
+            end = min(x0 + CHUNK, w)
+            clean = True
+            for k in range(fewest):
+                clean = clean and _all_known(codes[k, y, x0:end])
+            if clean:
+                for k in range(fewest):
+                    frame = (zero[k], scale[k], photometric[k, channels[0]], photometric[k, channels[1]])
+                    even, odd = lines[k, channels[0]], lines[k, channels[1]]
+                    _normalised(
+                        codes[k, y, x0:end], frame, even, odd, nodes[x0:end], x0, grid_x, pitch, values[k, : end - x0]
+                    )
+                _sort_upper_half(values, end - x0)
+                low, high = values[(fewest - 1) // 2], values[fewest // 2]
+                of_phase = (_spread(variance[:fewest, channels[0]]), _spread(variance[:fewest, channels[1]]))
+                for x in range(x0, end):
+                    image[y, x] = (low[x - x0] + high[x - x0]) / 2
+                    spread[y, x], count[y, x] = of_phase[x & 1], fewest
                 continue
-            image[y, x] = _middle(values[:m])
-            spread[y, x] = np.pi / 2 * variances[:m].sum() / (m * m)
+            for x in range(x0, end):
+                c = channels[x & 1]
+                i = nodes[x]
+                f = grid_x + x / pitch - i
+                for saturated_too in range(2):
+                    m = 0
+                    for k in range(n):
+                        code = codes[k, y, x]
+                        if code == NO_DATA or (code == SATURATED and not saturated_too):
+                            continue
+                        here = (1 - f) * lines[k, c, i] + f * lines[k, c, i + 1]
+                        few[m] = (zero[k] + scale[k] * code - here) / photometric[k, c]
+                        variances[m] = variance[k, c]
+                        m += 1
+                        if m == most:
+                            break
+                    if m >= 5:
+                        break
+                count[y, x] = m
+                if m == 0:
+                    image[y, x], spread[y, x] = np.nan, np.nan
+                    continue
+                image[y, x], spread[y, x] = _middle(few[:m]), _spread(variances[:m])
+
+
+@njit
+def _spread(variances):
+    return np.pi / 2 * variances.sum() / len(variances) ** 2
+
+
+@njit
+def _all_known(codes):
+    bad = np.int32(0)
+    for x in range(len(codes)):
+        bad += np.int32(codes[x] == NO_DATA or codes[x] == SATURATED)
+    return bad == 0
+
+
+@njit(fastmath={"contract"}, error_model="numpy")
+def _normalised(codes, frame, even, odd, nodes, x0, grid_x, pitch, out):
+    """Normalised pixels of a frame from column x0 on, without tests inside so that they are made as vectors."""
+    zero, scale, by_even, by_odd = frame
+    x = 0
+    while x < len(out):
+        i, stop = nodes[x], x + 1
+        while stop < len(out) and nodes[stop] == i:
+            stop += 1
+        its_codes, its = codes[x:stop], out[x:stop]
+        a, b, c, d = even[i], even[i + 1], odd[i], odd[i + 1]
+        for k in range(len(its)):
+            of_even = (x0 + x + k) & 1 == 0
+            f = grid_x + (x0 + x + k) / pitch - i
+            here = (1 - f) * (a if of_even else c) + f * (b if of_even else d)
+            its[k] = (zero + scale * its_codes[k] - here) / (by_even if of_even else by_odd)
+        x = stop
+
+
+@njit
+def _sort_upper_half(values, n):
+    """Sort the columns of values, rising, as far down as their medians: the largest goes last, the next one before."""
+    for last in range(len(values) - 1, (len(values) - 1) // 2 - 1, -1):
+        for k in range(last):
+            _put_in_order(values[k, :n], values[k + 1, :n])
+
+
+@njit
+def _put_in_order(one, other):
+    for x in range(len(one)):
+        a, b = one[x], other[x]
+        one[x], other[x] = (a if a < b else b), (b if a < b else a)
 
 
 @njit(fastmath={"contract"})
