@@ -83,7 +83,7 @@ def make(measured, tiles, stride, whole, fits, reference_sky, *, objective, qual
         )
         weight = weight * np.exp(score)
     else:
-        smeared = weights.smeared(width, error[:, None, None, None])
+        smeared = weights.smeared(width, *(v[:, None, None, None] for v in (error, np.sqrt(area))))
         weight = weights.physical(t, variance, np.broadcast_to(smeared, t.shape), objective)
     if profile == "practical":
         weight = np.broadcast_to(np.exp(np.log(weight).mean(1, keepdims=True)), t.shape)
