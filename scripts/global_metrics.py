@@ -28,7 +28,7 @@ def global_metrics(normalization_path, registration_path, prewarp_paths, out, *,
         weight = np.repeat(np.exp(score)[:, None], scale.shape[1], axis=1)
     else:
         area, error = (records.array([f[key] for f in frames]) for key in ("area", "error_px"))
-        smeared = weights.smeared(fwhm, error)
+        smeared = weights.smeared(fwhm, error, np.sqrt(area))
         weight = weights.physical(scale, noise**2 * area[:, None], smeared[:, None], objective)
     with np.errstate(divide="ignore", invalid="ignore"):
         weighted_fwhm = fwhm * n_stars.max(initial=0) / n_stars

@@ -141,11 +141,11 @@ class Series:
             width += height / (1 + ((y - by) ** 2 + (x - bx) ** 2) / radius**2)
         return width
 
-    def light(self, k):
-        """Light `k`: (h, w) uint16, and its state."""
+    def light(self, k, drawn=()):
+        """Light `k`: (h, w) uint16, and its state. Further numbers `drawn` give it other noise."""
         o = self.options
         state = night.frame_state(k, o)
-        rng = np.random.default_rng([o.seed, 5, k])
+        rng = np.random.default_rng([o.seed, 5, k, *drawn])
         electrons = rng.poisson(self.expected(state)) + rng.normal(0, o.read_noise_e, self.dark.shape)
         electrons += cosmics(o, k, state)
         adu = electrons / o.gain_e_adu + o.bias_adu

@@ -44,14 +44,16 @@ def make(measured, tiles, stride, whole, fits, reference_sky, *, objective, qual
         ln_t = np.nansum(precision * measured["LN_T"], axis=1) / total
         ln_t_error = np.where(total > 0, total**-0.5, np.nan)
     ln_t, tau2 = weights.shrunk(np.where((total > 0) & covered, ln_t, np.nan), ln_t_error)
-    by_structure = sharpness.from_structure(
+    of_stars = np.where(covered, measured["LN_FWHM"], np.nan), measured["LN_FWHM_ERROR"]
+    structure, its_error, exponent = sharpness.from_structure(
         measured["STRUCTURE"],
         measured["STRUCTURE_ERROR"],
         np.log(scale)[:, :, None, None] + ln_t[:, None],
         np.log(fwhm),
     )
-    width, width_error = sharpness.combined(measured["LN_FWHM"], measured["LN_FWHM_ERROR"], *by_structure[:2])
-    with_stars = np.isfinite(measured["LN_FWHM"]) & covered
+    its_error = sharpness.error_by_stars(structure, its_error, *of_stars)
+    width, width_error = sharpness.combined(*of_stars, structure, its_error)
+    with_stars = np.isfinite(of_stars[0])
     ln_fwhm, eps2 = weights.shrunk(np.where(covered, width, np.nan), width_error)
     # Raw pixels of a finer scale are more to a lattice pixel: their noise counts by area.
     area, error = (records.array([f[key] for f in whole]) for key in ("area", "error_px"))
@@ -81,7 +83,7 @@ def make(measured, tiles, stride, whole, fits, reference_sky, *, objective, qual
         )
         weight = weight * np.exp(score)
     else:
-        smeared = weights.smeared(width, error[:, None, None, None])
+        smeared = weights.smeared(width, *(v[:, None, None, None] for v in (error, np.sqrt(area))))
         weight = weights.physical(t, variance, np.broadcast_to(smeared, t.shape), objective)
     if profile == "practical":
         weight = np.broadcast_to(np.exp(np.log(weight).mean(1, keepdims=True)), t.shape)
@@ -94,11 +96,11 @@ def make(measured, tiles, stride, whole, fits, reference_sky, *, objective, qual
         "COVERAGE": np.nan_to_num(measured["COVERAGE"]),
     }
     spread = {"ln_fwhm": np.sqrt(eps2), "ln_t": np.sqrt(tau2), "ln_variance": np.sqrt(beta2)}
-    structure_alone = np.isfinite(by_structure[0]) & ~with_stars & covered
+    structure_alone = np.isfinite(structure + its_error) & ~with_stars & covered
     return fields, spread | {
         "frame_ln_t": ln_t.std((1, 2)),
         "frame_ln_fwhm": ln_fwhm.std((1, 2)),
-        "structure_exponent": by_structure[2],
+        "structure_exponent": exponent,
         "star_tiles": int(with_stars.sum()),
         "structure_tiles": int(structure_alone.sum()),
     }

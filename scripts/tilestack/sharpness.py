@@ -57,6 +57,30 @@ def from_structure(slope, error, ln_scale, ln_fwhm):
     return np.where(total > 0, deviation, np.nan), np.where(total > 0, its_error, np.nan), float(exponent)
 
 
+def error_by_stars(deviation, its_error, of_stars, error_of_stars):
+    """Errors of what structure says of the FWHM, by how it agrees with stars in the same tiles.
+
+    The error of a slope knows of noise alone. But a tile whose structure is one bright star follows another power of
+    the FWHM than the field, and none holds for a frame much sharper than the template: so what structure and stars
+    differ by beyond their errors counts as an error of structure, everywhere.
+
+    Parameters
+    ----------
+    deviation, its_error, of_stars, error_of_stars : (n, ny, nx) float64 arrays
+        By structure and by stars; NaN where unknown.
+
+    Returns
+    -------
+    (n, ny, nx) float64 array
+        NaN everywhere where fewer than FEWEST_TILES have both: then nothing vouches for structure.
+    """
+    beyond = (deviation - of_stars) ** 2 - its_error**2 - error_of_stars**2
+    known = np.isfinite(beyond)
+    if known.sum() < FEWEST_TILES:
+        return np.full(deviation.shape, np.nan)
+    return np.sqrt(its_error**2 + max(0.0, float(beyond[known].mean())))
+
+
 def combined(one, its_error, other, other_error):
     """Mean of two estimates by their errors; where one is NaN the other counts."""
     a, b = (

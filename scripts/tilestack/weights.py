@@ -26,9 +26,21 @@ def physical(scale, variance, fwhm, objective):
     return scale**2 / variance * fwhm ** -EXPONENTS[objective]
 
 
-def smeared(fwhm, error_px):
-    """FWHM that a star gets where its frame is placed with an error of so many pixels (rms along each axis)."""
-    return np.sqrt(fwhm**2 + (2.355 * np.nan_to_num(error_px)) ** 2)
+def smeared(fwhm, error_px, pixel_px):
+    """FWHM of a star as it gets into the stack: behind the raw pixels, and placed with an error.
+
+    Fits give the FWHM in front of the pixels, but noise is met behind them: a star twice as sharp as its pixels allow
+    is not worth twice as much.
+
+    Parameters
+    ----------
+    fwhm : array, lattice pixels
+    error_px : array, lattice pixels
+        Of the place of the frame, rms along each axis; NaN counts as none.
+    pixel_px : array, lattice pixels
+        Side of a raw pixel, whose variance along each axis is a twelfth of its square.
+    """
+    return np.sqrt(fwhm**2 + 2.355**2 * (np.nan_to_num(error_px) ** 2 + pixel_px**2 / 12))
 
 
 def robust_z(values):

@@ -36,6 +36,8 @@ PLAIN = Options(
 )
 # Halves beside those of even and odd frames: of any two as many frames share a half as do not.
 HALVES = (lambda k: k // 2 % 2, lambda k: (k // 2 + k) % 2, lambda k: k // 4 % 2)
+# Further stacks of the same frames with other noise, which colours are measured by.
+N_REDRAWN = 3
 # Pixels with less light of catalogue stars than this share of the sky are blank.
 BLANK_LIGHT = 0.003
 
@@ -123,6 +125,31 @@ class Case:
         return self.stack("injected", added=self.added)
 
     @cached_property
+    def noises(self):
+        """Realisations of the noise of the stack, independent of each other: SPLIT, and the VAR it has to be held to.
+
+        Of colours by stacks of the same frames with other noise: halves hold half of the drops, which fall the less
+        evenly, and so have 1 to 9 % more noise over large areas than the whole.
+        """
+        if self.colour is None:
+            return [self.base, *self.other_halves]
+        total, splits = self.base["SCI"].astype(float), []
+        for k in range(1, N_REDRAWN + 1):
+            other = self.stack("redrawn", added=self._redrawn(k))["SCI"]
+            splits.append((total - k * other) / np.sqrt(k * (k + 1)))
+            total = total + other
+        return [{"SPLIT": split, "VAR": self.base["VAR"]} for split in splits]
+
+    def _redrawn(self, number):
+        """What makes of the lights those of the same night with other noise."""
+
+        def difference(session, frame, image):
+            light, _ = self.made[session].light(series.number(frame["file"]), (number,))
+            return light.astype(np.float32) - image
+
+        return difference
+
+    @cached_property
     def other_halves(self):
         """The stack with its frames in other halves: further realisations of its noise, independent of each other."""
         return [self.stack("halves", halves=half) for half in HALVES]
@@ -203,9 +230,9 @@ class Case:
 
     def efficiencies(self, base=None, injected=None, region=None):
         """Measured efficiencies; in a region of the field only, where given: a function of places from its centre."""
-        same = [] if base is not None else self.other_halves
+        drawn = self.noises if base is None else [base]
         base, injected = base or self.base, injected or self.injected
-        usable = self.blank & np.all([np.isfinite(stack["SPLIT"]) for stack in (base, *same)], axis=0)
+        usable = self.blank & np.all([np.isfinite(noise["SPLIT"]) for noise in drawn], axis=0)
         mine = self.surroundings_full()
         if region is not None:
             h, w = usable.shape
@@ -213,7 +240,7 @@ class Case:
             pixels = np.column_stack([x.ravel() + self.canvas[1], y.ravel() + self.canvas[0]])
             usable = usable & region(geometry.apply(self.known.to_field, pixels)).reshape(h, w)
             mine = mine & region(self.known.field)
-        noises = [measure.whitened(stack, usable) for stack in (base, *same)]
+        noises = [measure.whitened(noise, usable) for noise in drawn]
         return measure.efficiencies(
             base,
             injected,

@@ -173,11 +173,13 @@ def t3(folder, size, seed):
     sessions = [dataclasses.replace(PLAIN, **{**size, "n_frames": n}, **night, seed=3 * seed + k) for k in range(3)]
     case = Case(folder, sessions)
     # Frames far sharper than the template: they too keep the cores of bright stars.
-    faint, bright = (
-        fwhm_of(mean_response(case, (case.base, case.injected), kind)) for kind in (injection.STAR, injection.BRIGHT)
+    pair = case.base, case.injected
+    (faint, faint_error), (bright, bright_error) = (
+        fwhm_with_error(case, pair, kind) for kind in (injection.STAR, injection.BRIGHT)
     )
     slope = abs(np.log(bright / faint)) / MAGNITUDES
-    return [*typical(case, "T3", 0.92, 0.92, permuted), at_most("T3", "FWHM slope, per mag", slope, 0.0, 0.001)]
+    error = np.hypot(bright_error, faint_error) / MAGNITUDES
+    return [*typical(case, "T3", 0.92, 0.92, permuted), at_most("T3", "FWHM slope, per mag", slope, error, 0.001)]
 
 
 def flat(case):

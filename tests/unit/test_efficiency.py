@@ -55,6 +55,26 @@ def test_efficiencies__are_those_of_the_stack(share):
     assert found["n_stars"] > 150 and found["n_patches"] == 25
 
 
+@pytest.mark.parametrize("skewness", [0.0, 0.2])
+def test_whitened__leaves_noise_its_power_whatever_its_skewness(skewness):
+    # Halves of frames of unlike sky differ in the skewness of their noise.
+    rng = np.random.default_rng(2)
+    shape = (1024, 1024)
+    k = 4 / 0.2**2  # of a gamma distribution with this skewness
+    noise = (rng.gamma(k, 1, shape) - k) / np.sqrt(k) if skewness else rng.normal(size=shape)
+    usable = rng.uniform(size=shape) < 0.9
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    smooth = 0.2 * np.hypot(y - 500, x - 500) / 500  # what is left of a sky model
+    found = measure.whitened({"SPLIT": noise + smooth, "VAR": np.ones(shape)}, usable)
+    reach = injection.PATCH_REACH_PX
+    powers = measure.Spectrum([found], usable, reach)
+    power, _ = powers.mean(np.ones(len(powers.where), bool))
+    k = np.hypot(*np.meshgrid(*2 * [2 * np.pi * np.fft.fftfreq(2 * reach)]))
+    light = np.exp(-((k * injection.PATCH_SIGMA_PX) ** 2))
+    # White noise of variance 1, known to 2 % over the frequencies of a patch; what comes off has 1-2 % of noise itself.
+    assert (light * power).sum() / light.sum() == pytest.approx(1, abs=0.06)
+
+
 def test_efficiencies__do_not_depend_on_the_variance_plane():
     found, base, usable = made(0.9)
     chi2 = measure.split_chi2(base, usable)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from tilestack import efficiency, lattice, normalization, overlap, photometry, robust, sky, weights
 
@@ -187,6 +188,32 @@ def test_physical_weights__have_their_exponent(objective):
         np.array([1.0, 2.0, 1.0]), np.array([4.0, 4.0, 4.0]), np.array([2.0, 2.0, np.nan]), objective
     )
     np.testing.assert_allclose(found, np.array([1, 4, 1]) / 4 * 2.0**-p)
+
+
+def test_smeared__is_the_second_moment_behind_the_pixels():
+    # Of a Gaussian of FWHM 1.4 px, integrated over pixels of 0.8 px and placed with an error of 0.3 px.
+    edges = np.arange(-40, 41) * 0.8 + 0.13
+    share = np.diff(norm.cdf(edges, scale=1.4 / 2.355))
+    middle = (edges[1:] + edges[:-1]) / 2
+    variance = (share * middle**2).sum() - (share * middle).sum() ** 2 + 0.3**2
+    assert weights.smeared(1.4, 0.3, 0.8) == pytest.approx(2.355 * variance**0.5, rel=1e-3)
+    assert weights.smeared(1.4, np.nan, 0.8) == weights.smeared(1.4, 0.0, 0.8)
+
+
+def test_smeared__weights_are_nearer_to_the_best_for_stars_and_for_light():
+    # Stars integrated over pixels, of FWHM from undersampled to broad; the best one weight a frame by its Gram matrix.
+    fwhm = np.exp(np.random.default_rng(3).normal(np.log(2.4), 0.25, 40))
+    edges = np.arange(-20, 22) - 0.5
+    lines = np.diff(norm.cdf(edges, scale=fwhm[:, None] / 2.355), axis=1)
+    gram = (lines @ lines.T) ** 2
+    best = np.linalg.eigvalsh(gram)[-1]
+
+    def reached(width):
+        w = weights.physical(np.ones(40), np.ones(40), width, "balanced")
+        return w @ gram @ w / (w @ w) / best, efficiency.extended(w, np.ones(40))
+
+    behind, front = reached(weights.smeared(fwhm, 0.0, 1.0)), reached(fwhm)
+    assert behind[0] > front[0] and behind[1] > front[1] and behind[0] > 0.998
 
 
 def test_tiles__cover_a_box_and_interpolate_what_is_linear():

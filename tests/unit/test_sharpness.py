@@ -37,6 +37,48 @@ def test_from_structure__says_nothing_where_the_seeing_does_not_settle_it():
     assert np.isnan(sharpness.from_structure(slope, error, ln_t, ln_fwhm)[2])
 
 
+def by_stars_and_structure(misfit, error=0.02, local_rms=0.0, n=20, shape=(6, 8), seed=4):
+    """What stars and structure say of local FWHM, both with an error that is known; structure is off by more."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(0, local_rms, (n, *shape))
+    stars = truth + rng.normal(0, error, truth.shape)
+    structure = truth + rng.normal(0, error, truth.shape) + misfit * rng.normal(size=truth.shape)
+    return truth, stars, structure, np.full(truth.shape, error)
+
+
+@pytest.mark.parametrize(("misfit", "local_rms"), [(0.0, 0.0), (0.0, 0.1), (0.3, 0.0), (0.3, 0.1)])
+def test_error_by_stars__is_the_error_whatever_the_law_of_structure(misfit, local_rms):
+    truth, stars, structure, formal = by_stars_and_structure(misfit, local_rms=local_rms)
+    error = sharpness.error_by_stars(structure, formal, stars, formal)
+    assert ((structure - truth) / error).std() == pytest.approx(1, rel=0.08)
+    # So both together are no worse than stars alone, and better where structure is right.
+    mean, _ = sharpness.combined(stars, formal, structure, error)
+    gained = (mean - truth).std() / (stars - truth).std()
+    assert gained == pytest.approx(np.hypot(0.02, misfit) / np.hypot(0.02, np.hypot(0.02, misfit)), abs=0.03)
+
+
+def test_error_by_stars__of_tiles_that_fall_with_other_powers_of_the_fwhm():
+    # A bright star fills one tile and a nebula the next; the seeing of one frame is far from that of the others.
+    rng = np.random.default_rng(5)
+    slope, error, ln_t, ln_fwhm, _ = slopes(1.0, local_rms=0.0)
+    ln_fwhm[0] -= 0.7
+    own = rng.normal(1.0, 0.3, slope.shape[1:])
+    slope = np.exp(ln_t - own * ln_fwhm[:, None, None, None])
+    structure, formal, _ = sharpness.from_structure(slope, error, ln_t, ln_fwhm)
+    stars, star_error = rng.normal(0, 0.02, structure.shape), np.full(structure.shape, 0.02)
+    assert np.nanstd(structure[0]) > 5 * np.nanmedian(formal[0])
+    error = sharpness.error_by_stars(structure, formal, stars, star_error)
+    mean, _ = sharpness.combined(stars, star_error, structure, error)
+    assert mean.std() < 1.05 * stars.std()  # there is no local part
+
+
+def test_error_by_stars__without_stars_nothing_vouches_for_structure():
+    _, stars, structure, formal = by_stars_and_structure(0.0)
+    stars[:] = np.nan
+    stars[0, 0] = 0.0
+    assert np.isnan(sharpness.error_by_stars(structure, formal, stars, formal)).all()
+
+
 def test_combined__weighs_by_errors_and_takes_what_there_is():
     one, other = np.array([1.0, np.nan, 3.0, np.nan]), np.array([2.0, 5.0, np.nan, np.nan])
     mean, error = sharpness.combined(one, np.array([0.1, 0.1, 0.1, 0.1]), other, np.array([0.2, 0.2, 0.2, 0.2]))
