@@ -164,6 +164,7 @@ def test_accumulate__equals_plain_numpy(frames):
     signal, inverse_gain = rng.uniform(-1200, 1200, SHAPE).astype(np.float32), 0.7
     marks = rng.integers(0, 4, (N, *SHAPE)).astype(np.uint8)
     odd, exposure = np.arange(N) % 3 == 1, np.linspace(10, 60, N)
+    exposure[4] = np.nan  # unknown: so is the sum, but only where this frame counts
     sums, counts, per_frame = coadd.accumulate(
         **frames, marks=marks, signal=signal, inverse_gain=inverse_gain, odd=odd, exposure_s=exposure
     )
@@ -363,6 +364,16 @@ def test_kernels__say_what_does_not_fit(frames):
     with pytest.raises(ValueError, match="5 fields"):
         coadd.mark(
             **(frames | {"fields": frames["fields"][:, :4]}),
+            bank=flat[None],
+            width=flat,
+            squared=flat,
+            signal=flat,
+            options=options,
+        )
+    odd_tables = frames["places"]._replace(tables=np.ones((2, 4, 6, 6), np.float32))
+    with pytest.raises(ValueError, match="powers of 2"):
+        coadd.mark(
+            **(frames | {"places": odd_tables}),
             bank=flat[None],
             width=flat,
             squared=flat,

@@ -103,12 +103,12 @@ def _light(template, local_sky, grid, cell, columns, signal):
         at_y = min(max(grid[0] + y / grid[2], 0.0), ny - 1.0)
         j = max(min(int(at_y), ny - 2), 0)
         up, fy = min(j + 1, ny - 1), at_y - j
-        line = np.empty((local_sky.shape[0], 1, nx))
-        for c in range(len(line)):
+        lines = np.empty((len(local_sky), nx))
+        for c in range(len(lines)):
             for i in range(nx):
-                line[c, 0, i] = (1 - fy) * local_sky[c, j, i] + fy * local_sky[c, up, i]
+                lines[c, i] = (1 - fy) * local_sky[c, j, i] + fy * local_sky[c, up, i]
         here = np.empty(w)
-        _along(line[cell[y % 2, 0], 0], line[cell[y % 2, 1], 0], columns, 0, here)
+        _along(lines[cell[y % 2, 0]], lines[cell[y % 2, 1]], columns, 0, here)
         for x in range(w):
             value = np.float32(template[y, x] - here[x])
             signal[y, x] = np.float32(0) if np.isnan(value) else value
@@ -213,6 +213,7 @@ def mark(codes, zero, scale, fields, grid, cell, places, bank, width, squared, s
     n, h, w = codes.shape
     if fields.shape[:2] != (n, len(FIELDS)) or bank.shape[1:] != (h, w) or width.shape != (h, w):
         raise ValueError(f"need n frames with {len(FIELDS)} fields, got {codes.shape}, {fields.shape}, {bank.shape}")
+    _check(places)
     marks = np.empty((n, h, w), np.uint8)
     limits = (float(options["inverse_gain"]), float(options["kappa"]), float(options["seeing_tolerance"]))
     columns = _columns(grid, w, fields.shape[4])
@@ -224,6 +225,12 @@ def mark(codes, zero, scale, fields, grid, cell, places, bank, width, squared, s
 # frames (n, 2, 3), and the distortion behind them as in ``kernels.prewarp.warp`` or None; tables of ``noisegain``
 # (m, 4, p, p), the one of each frame (n,), and the lattice area of a raw pixel (n,).
 Places = namedtuple("Places", "y0 x0 to_frame lens tables table_of area")
+
+
+def _check(places):
+    side = places.tables.shape[2]
+    if side & (side - 1):
+        raise ValueError(f"need tables whose sides are powers of 2, got {places.tables.shape}")
 
 
 @njit(fastmath={"contract"})
@@ -488,9 +495,7 @@ def accumulate(codes, marks, zero, scale, fields, grid, cell, places, signal, in
     n, h, w = codes.shape
     if marks.shape != codes.shape or fields.shape[:2] != (n, len(FIELDS)) or len(odd) != n or len(exposure_s) != n:
         raise ValueError(f"need n frames in all arrays, got {codes.shape}, {marks.shape}, {fields.shape}")
-    side = places.tables.shape[2]
-    if side & (side - 1):
-        raise ValueError(f"need tables whose sides are powers of 2, got {places.tables.shape}")
+    _check(places)
     sums = np.zeros((3, len(SUMS), h, w))
     counts = np.zeros((3, len(COUNTS), h, w), np.int32)
     per_row = np.zeros((h, n, 4), np.int64)
@@ -559,7 +564,7 @@ def _add_kept(mark, known, exposure, half, sums, counts):
         iy[x] += inverse * of_value
         i[x] += inverse
         y[x] += of_value
-        seconds[x] += one * exposure
+        seconds[x] += exposure if kept else 0.0  # it may be NaN
         counts[x] += kept
 
 
