@@ -19,7 +19,7 @@ from tilestack.kernels import coadd as kernel
 from tilestack.kernels.prewarp import LEAST_STRETCH
 
 # Bytes of codes and marks, and of sums, that a band may hold.
-BAND_BYTES = 128e6
+BAND_BYTES = 64e6
 SUM_BYTES = 3 * (8 * len(kernel.SUMS) + 4 * len(kernel.COUNTS))
 
 
