@@ -361,25 +361,12 @@ def test_blurred__a_pixel_stands_in_for_missing_neighbours(step):
 def test_kernels__say_what_does_not_fit(frames):
     flat = np.zeros(SHAPE, np.float32)
     options = {"inverse_gain": 0.0, "kappa": 4.5, "seeing_tolerance": 0.3}
+    planes = {"bank": flat[None], "width": flat, "squared": flat, "signal": flat, "options": options}
     with pytest.raises(ValueError, match="5 fields"):
-        coadd.mark(
-            **(frames | {"fields": frames["fields"][:, :4]}),
-            bank=flat[None],
-            width=flat,
-            squared=flat,
-            signal=flat,
-            options=options,
-        )
-    odd_tables = frames["places"]._replace(tables=np.ones((2, 4, 6, 6), np.float32))
+        coadd.mark(**(frames | {"fields": frames["fields"][:, :4]}), **planes)
+    six = frames["places"]._replace(tables=np.ones((2, 4, 6, 6), np.float32))
     with pytest.raises(ValueError, match="powers of 2"):
-        coadd.mark(
-            **(frames | {"places": odd_tables}),
-            bank=flat[None],
-            width=flat,
-            squared=flat,
-            signal=flat,
-            options=options,
-        )
+        coadd.mark(**(frames | {"places": six}), **planes)
     with pytest.raises(ValueError, match="step 1 or 2"):
         coadd.blurred(flat, 3, 2)
     with pytest.raises(ValueError, match="bounds of 14 frames"):
