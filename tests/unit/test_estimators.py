@@ -213,7 +213,7 @@ def test_smeared__weights_are_nearer_to_the_best_for_stars_and_for_light():
         return w @ gram @ w / (w @ w) / best, efficiency.extended(w, np.ones(40))
 
     behind, front = reached(weights.smeared(fwhm, 0.0, 1.0)), reached(fwhm)
-    assert behind[0] > front[0] and behind[1] > front[1] and behind[0] > 0.998
+    assert behind[0] > front[0] and behind[1] > front[1] and behind[0] > 0.99  # within 1 % of the best
 
 
 def test_tiles__cover_a_box_and_interpolate_what_is_linear():

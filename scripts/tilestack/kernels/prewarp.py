@@ -668,7 +668,8 @@ def gradient_energy(image, step):
 def _gradient_energy(image, step, sums):
     h, w = image.shape
     for block in prange(len(sums)):
-        total, count = np.zeros(w - 2 * step), np.zeros(w - 2 * step, np.int32)
+        n = max(w - 2 * step, 0)
+        total, count = np.zeros(n), np.zeros(n, np.int32)
         for y in range(max(block * ROWS, step), min((block + 1) * ROWS, h - step)):
             line = image[y]
             _add_gradients(line[: w - 2 * step], line[2 * step :], image[y - step], image[y + step], step, total, count)
