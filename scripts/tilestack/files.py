@@ -79,7 +79,7 @@ class Writer:
         """Write pixels at a reserved place, `first` being the number of pixels before them."""
         big = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder(">"))
         self._stream.seek(start + first * array.dtype.itemsize)
-        self._stream.write(big.tobytes())
+        self._stream.write(big.reshape(-1).view("u1"))
 
     def put_block(self, start, array, shape, corner):
         """Write a block (h, w) of an image of `shape` (planes, rows, columns) at its `corner`: plane, row, column."""
@@ -184,15 +184,22 @@ class Rows:
         place = hdu.fileinfo()
         self.path, self.offset = place["file"].name, place["datLoc"]
         self.shape = (int(np.prod(hdu.shape[:-2])), *hdu.shape[-2:])
-        self.dtype = np.dtype(OF_BITS[hdu.header["BITPIX"]])
+        self.dtype = np.dtype(OF_BITS[hdu.header["BITPIX"]]).newbyteorder("=")
 
     def __len__(self):
         return self.shape[0]
 
     def read(self, first, last):
-        """Rows first ... last - 1 of all planes, as stored: (planes, last - first, w)."""
+        """Rows first ... last - 1 of all planes, in native byte order: (planes, last - first, w)."""
         n_planes, h, w = self.shape
-        size, n = self.dtype.itemsize, (last - first) * w
-        starts = [self.offset + (k * h + first) * w * size for k in range(n_planes)]
-        parts = [np.fromfile(self.path, self.dtype, n, offset=start) for start in starts]
-        return np.stack(parts).reshape(n_planes, last - first, w)
+        rows = np.empty((n_planes, last - first, w), self.dtype)
+        with open(self.path, "rb", buffering=0) as stream:
+            for k, plane in enumerate(rows):
+                stream.seek(self.offset + (k * h + first) * w * rows.itemsize)
+                left = plane.reshape(-1).view("u1").data
+                while left:  # a read may be cut short
+                    n = stream.readinto(left)
+                    if not n:
+                        raise DamagedFile(self.path, f"it ends {len(left)} bytes too early")
+                    left = left[n:]
+        return rows.byteswap(inplace=True)

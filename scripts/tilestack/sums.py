@@ -30,6 +30,11 @@ class Sums:
         names = (*kind.sums, *kind.counts, "N_REJECTED", "N_SATURATED")
         self.planes = {name: files.Rows(hdus[name]) for name in names}
         self.tables = {name: np.asarray(hdus[name].data) for name in ("REJECTED", "SATURATED")}
+        # Which of them lie in a band is asked for band by band.
+        self.by_row = {
+            name: np.argsort(table["ROW"], kind="stable").astype(np.int32) for name, table in self.tables.items()
+        }
+        self.rows = {name: files.native(table["ROW"][self.by_row[name]]) for name, table in self.tables.items()}
         self.n_planes, *size = self.planes["W_EVEN"].shape
         self.box = (self.header["LATTY0"], self.header["LATTX0"], *size)
 
@@ -69,11 +74,13 @@ class Sums:
         LeftOut
         """
         table = self.tables[name]
-        y, x = table["ROW"] + (self.box[0] - band[0]), table["COLUMN"] + (self.box[1] - band[1])
-        mine = np.flatnonzero((y >= 0) & (y < band[2]))
-        sums = np.array([table[column][mine] for column in self.kind.sums], float)
-        counts = np.array([table[column][mine] for column in self.kind.counts], np.int64)
-        return LeftOut((table["PLANE"][mine], y[mine], x[mine]), sums, counts)
+        first = band[0] - self.box[0]
+        mine = self.by_row[name][slice(*np.searchsorted(self.rows[name], (first, first + band[2])))]
+        here = table[np.sort(mine)]
+        sums = np.array([here[column] for column in self.kind.sums], float)
+        counts = np.array([here[column] for column in self.kind.counts], np.int64)
+        at = here["PLANE"], here["ROW"] - first, here["COLUMN"] + (self.box[1] - band[1])
+        return LeftOut(at, sums, counts)
 
 
 class LeftOut:

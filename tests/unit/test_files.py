@@ -71,3 +71,20 @@ def test_opened__names_a_damaged_file(tmp_path, kept):
         files.opened(tmp_path / "a.fits") as hdus,
     ):
         hdus["SCI"].data.sum()
+
+
+@pytest.mark.parametrize("dtype", ["i2", "i4", "f4", "f8"])
+def test_rows__are_those_of_the_image(tmp_path, dtype):
+    cube = np.random.default_rng(3).integers(0, 200, (2, 3, 7, 11)).astype(dtype)
+    with files.Writer(tmp_path / "x.fits", {}) as writer:
+        writer.append("A", cube)
+    with files.opened(tmp_path / "x.fits") as hdus:
+        rows = files.Rows(hdus["A"])
+        for first, last in ((0, 7), (2, 5), (6, 7), (4, 4)):
+            found = rows.read(first, last)
+            assert found.dtype == np.dtype(dtype) == rows.dtype
+            np.testing.assert_array_equal(found, cube.reshape(6, 7, 11)[:, first:last])
+        with open(tmp_path / "x.fits", "r+b") as stream:
+            stream.truncate(hdus["A"].fileinfo()["datLoc"] + cube.nbytes - 20)
+        with pytest.raises(records.DamagedFile, match="x.fits is damaged .it ends 20 bytes too early"):
+            rows.read(0, 7)
