@@ -7,6 +7,7 @@ from astropy.io import fits
 
 from tilestack import bayer, colours, files, masks, splitsums, sums, synthetic
 from tilestack.kernels import coadd, drizzle
+from tilestack.kernels import combination as kernel
 from tilestack.prewarped import bands
 
 # Rows around a band that rejection looks at: neighbours of one colour.
@@ -38,7 +39,7 @@ def combined(parts, factor, method, options, step):
     Parameters
     ----------
     parts : list of synthetic.Frames
-        By session, in a band of the canvas with HALO rows above and below.
+        By session, in a band of the canvas; rejection looks at HALO rows above and below.
     factor : (n,) float64 array
         Of each synthetic frame.
     method : str
@@ -56,26 +57,31 @@ def combined(parts, factor, method, options, step):
         Frames that count, and those that do not.
     mask : (channels, h, w) int16 array
     """
-    n, rejected, bare = (np.concatenate([getattr(part, key) for part in parts]) for key in ("n", "rejected", "bare"))
+    n, rejected, bare = (_joined([getattr(part, key) for part in parts]) for key in ("n", "rejected", "bare"))
     mask = np.bitwise_or.reduce([part.mask for part in parts]) & masks.DIFFERS
     # Saturated samples count only where there is nothing else.
     clean = (n > 0) & ~bare
     used = np.where(clean.any(0), clean, n > 0)
-    values = {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values}
-    weight = values["W_EVEN"] + values["W_ODD"]
-    factor = np.broadcast_to(factor[:, None, None, None], weight.shape)
+    values = {name: _joined([part.values[name] for part in parts]) for name in parts[0].values}
+    factor = factor[:, None, None, None]
     if method == "rej":
-        out = outliers(values, weight * factor, used, options, step)
+        out = outliers(values, (values["W_EVEN"] + values["W_ODD"]) * factor, used, options, step)
         rejected = rejected + np.where(out, n, 0)
-        used = used & ~out
+        used &= ~out
     elif method == "average":
+        weight = values["W_EVEN"] + values["W_ODD"]
         factor = factor * n / np.where(weight > 0, weight, 1.0)
     factor = np.where(used, factor, 0.0)
     powers = {"EXPOSURE": used, "A": used, **dict.fromkeys(("W2V", "W2V_EVEN", "W2V_ODD"), factor**2)}
-    totals = {name: (np.where(used, value, 0.0) * powers.get(name, factor)).sum(0) for name, value in values.items()}
+    totals = {name: kernel.weighted_sum(value, powers.get(name, factor)) for name, value in values.items()}
     counted = np.where(used, n, 0).sum(0)
     mask = mask | np.where((used & bare).any(0), masks.SATURATED, 0) | np.where(counted == 0, masks.NO_DATA, 0)
     return totals, counted, rejected.sum(0), mask.astype(np.int16)
+
+
+def _joined(parts):
+    """Arrays one after the other; a single one as it is."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def outliers(values, weight, used, options, step):
@@ -153,20 +159,33 @@ class Source:
     def rows(self, width):
         return synthetic.n_rows(self.kind, sum(len(s.clusters) for _, s in self.sessions), self.n_channels, width)
 
-    def add(self, band, halo, factor, method, options, step):
-        """``combined`` in a band, with so many rows around it."""
-        wide = (band[0] - halo - HALO, band[1], band[2] + 2 * (halo + HALO), band[3])
+    def add(self, band, names, factor, settings, step):
+        """``combined`` in a band: the sums in the order of `names` (s, channels, h, w), 0 where they are not kept."""
+        halo = HALO if settings["method"] == "rej" else 0
+        wide = (band[0] - halo, band[1], band[2] + 2 * halo, band[3])
         edges = np.concatenate([[0], np.cumsum(self.sizes)])
         mine = np.concatenate([factor[edges[k] : edges[k + 1]] for k, _ in self.sessions])
-        values, *others = combined([s.frames(wide) for _, s in self.sessions], mine, method, options, step)
-        inner = (..., slice(HALO, -HALO), slice(None))
-        return {name: value[inner] for name, value in values.items()}, *(other[inner] for other in others)
+        parts = [session.frames(wide) for _, session in self.sessions]
+        values, *others = combined(parts, mine, settings["method"], settings, step)
+        inner = (..., slice(halo, halo + band[2]), slice(None))
+        sums_of = np.zeros((len(names), self.n_channels, *band[2:]))
+        for k, name in enumerate(names):
+            if name in values:
+                sums_of[k] = values[name][inner]
+        return sums_of, *(other[inner] for other in others)
 
-
-def _in_order(values, names):
-    """Sums in the order of a kernel; 0 where they are not kept."""
-    shape = values["W_EVEN"].shape
-    return np.stack([values.get(name, np.zeros(shape)) for name in names])
+    def add_around(self, canvas, n_rows, halo, *how):
+        """Bands of a canvas, and ``add`` of each with so many rows around it, none of them added twice."""
+        held, end = None, canvas[0] - halo
+        for band in bands(canvas, n_rows):
+            first, end = end, band[0] + band[2] + halo
+            parts = [
+                self.add(part, *how) for part in bands((first, canvas[1], end - first, canvas[3]), self.rows(canvas[3]))
+            ]
+            if held is not None:
+                parts.insert(0, [values[..., -2 * halo :, :] for values in held])
+            held = [np.concatenate(values, axis=-2) for values in zip(*parts, strict=True)]
+            yield band, held
 
 
 def mosaic(out, sessions, reconstruction, canvas, factor, settings, step):
@@ -197,8 +216,8 @@ def mosaic(out, sessions, reconstruction, canvas, factor, settings, step):
         writer = stack.enter_context(files.Writer(out, {"LATTY0": canvas[0], "LATTX0": canvas[1]}))
         image = sums.Planes(writer, sums.PLANES, 1, canvas)
         for band in bands(canvas, source.rows(canvas[3])):
-            values, counts, rejected, mask = source.add(band, 0, factor, settings["method"], settings, step)
-            planes = sums.planes_of(_in_order(values, coadd.SUMS), counts[None], 0.0, rejected, mask)
+            values, counts, rejected, mask = source.add(band, coadd.SUMS, factor, settings, step)
+            planes = sums.planes_of(values, counts[None], 0.0, rejected, mask)
             here = slice(band[0] - canvas[0], band[0] - canvas[0] + band[2])
             direct = {name: files.native(own[name].data[:, here]) for name in ("MEAN", "IVAR", "ETA", "VAR")}
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -233,10 +252,9 @@ def drizzled(out, sessions, reconstruction, canvas, factor, settings, pattern):
         headers = [fits.getheader(path) for session in sessions for path in session["sums"]]
         drop = colours.drop_of([header for header in headers if header["NFRAMES"]])
         image = sums.Planes(writer, colours.PLANES, source.n_channels, canvas)
-        rows = max(source.rows(canvas[3]) - 2 * (colours.HALO + HALO), colours.HALO)
-        for band in bands(canvas, rows):
-            values, counts, rejected, mask = source.add(band, colours.HALO, factor, settings["method"], settings, 1)
-            made = colours.planes_of(_in_order(values, drizzle.SUMS), counts[None], 0.0, rejected, mask, density, drop)
+        how = drizzle.SUMS, factor, settings, 1
+        for band, (values, counts, *others) in source.add_around(canvas, colours.BAND_ROWS, colours.HALO, *how):
+            made = colours.planes_of(values, counts[None], 0.0, *others, density, drop)
             planes = {name: plane[:, colours.HALO : -colours.HALO] for name, plane in made.items()}
             here = slice(band[0] - canvas[0], band[0] - canvas[0] + band[2])
             image.put(band, {**planes, "MEAN": files.native(own["MEAN"].data[:, here])})

@@ -214,23 +214,21 @@ class Written:
             for name, rows in self.planes.items():
                 values = rows.read(top - self.box[0], bottom - self.box[0])[..., columns]
                 made[name][here] = values.reshape(*shape[:2], *values.shape[1:])
-        made = {name: values.astype(float) if values.dtype.kind == "f" else values for name, values in made.items()}
-        w_even, w_odd = made["WHT_EVEN"], made["WHT_ODD"]
-        values = {
-            "W_EVEN": w_even,
-            "W_ODD": w_odd,
-            "WY_EVEN": w_even * np.nan_to_num(made["EVEN"]),
-            "WY_ODD": w_odd * np.nan_to_num(made["ODD"]),
-            "EXPOSURE": made["EXP"],
-        }
+        weight = {name: made[name].astype(float) for name in made if name.startswith("WHT")}
+        values = {"W_EVEN": weight["WHT_EVEN"], "W_ODD": weight["WHT_ODD"], "EXPOSURE": made["EXP"].astype(float)}
+        for half in ("EVEN", "ODD"):
+            values[f"WY_{half}"] = weight[f"WHT_{half}"] * _known(made[half])
         if "VAR_EVEN" in made:
-            values["A"] = made["AREA"]
-            values |= {
-                f"W2V_{half}": made[f"WHT_{half}"] ** 2 * np.nan_to_num(made[f"VAR_{half}"]) for half in ("EVEN", "ODD")
-            }
+            values["A"] = made["AREA"].astype(float)
+            for half in ("EVEN", "ODD"):
+                values[f"W2V_{half}"] = weight[f"WHT_{half}"] ** 2 * _known(made[f"VAR_{half}"])
         else:
-            values["W2V"] = made["WHT"] ** 2 * np.nan_to_num(made["VAR"])
+            values["W2V"] = weight["WHT"] ** 2 * _known(made["VAR"])
         mask = made["MASK"] if len(made["MASK"]) else np.zeros((1, *shape[1:]), np.int16)
         bare = (mask & masks.SATURATED > 0) & (made["NIM"] > 0)
         of_all = np.bitwise_or.reduce(mask & (masks.DIFFERS | masks.SATURATED), axis=0)
         return Frames(values, made["NIM"].astype(np.int64), made["REJ"].astype(np.int64), bare, of_all.astype(np.int16))
+
+
+def _known(values):
+    return np.where(np.isnan(values), 0, values)
