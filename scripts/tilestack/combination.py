@@ -12,6 +12,8 @@ from tilestack.prewarped import bands
 
 # Rows around a band that rejection looks at: neighbours of one colour.
 HALO = 2
+# Rows of the colours at a time.
+BAND_ROWS = 32
 # With fewer frames at a pixel there is no majority.
 FEWEST_TO_REJECT = 3
 
@@ -174,19 +176,6 @@ class Source:
                 sums_of[k] = values[name][inner]
         return sums_of, *(other[inner] for other in others)
 
-    def add_around(self, canvas, n_rows, halo, *how):
-        """Bands of a canvas, and ``add`` of each with so many rows around it, none of them added twice."""
-        held, end = None, canvas[0] - halo
-        for band in bands(canvas, n_rows):
-            first, end = end, band[0] + band[2] + halo
-            parts = [
-                self.add(part, *how) for part in bands((first, canvas[1], end - first, canvas[3]), self.rows(canvas[3]))
-            ]
-            if held is not None:
-                parts.insert(0, [values[..., -2 * halo :, :] for values in held])
-            held = [np.concatenate(values, axis=-2) for values in zip(*parts, strict=True)]
-            yield band, held
-
 
 def mosaic(out, sessions, reconstruction, canvas, factor, settings, step):
     """Write the combination of the mosaics, in the planes of the reconstruction.
@@ -212,14 +201,15 @@ def mosaic(out, sessions, reconstruction, canvas, factor, settings, step):
     total, n = 0.0, 0
     with contextlib.ExitStack() as stack:
         source = Source(stack, sessions, splitsums.MOSAIC, settings["put_back_share"])
-        own = stack.enter_context(files.opened(reconstruction))
+        hdus = stack.enter_context(files.opened(reconstruction))
+        own = {name: files.Rows(hdus[name]) for name in ("MEAN", "IVAR", "ETA", "VAR")}
         writer = stack.enter_context(files.Writer(out, {"LATTY0": canvas[0], "LATTX0": canvas[1]}))
         image = sums.Planes(writer, sums.PLANES, 1, canvas)
         for band in bands(canvas, source.rows(canvas[3])):
             values, counts, rejected, mask = source.add(band, coadd.SUMS, factor, settings, step)
             planes = sums.planes_of(values, counts[None], 0.0, rejected, mask)
-            here = slice(band[0] - canvas[0], band[0] - canvas[0] + band[2])
-            direct = {name: files.native(own[name].data[:, here]) for name in ("MEAN", "IVAR", "ETA", "VAR")}
+            here = (band[0] - canvas[0], band[0] - canvas[0] + band[2])
+            direct = {name: rows.read(*here) for name, rows in own.items()}
             with np.errstate(invalid="ignore", divide="ignore"):
                 ratio = direct["VAR"] / planes["VAR"]
             planes |= {"MEAN": direct["MEAN"], "IVAR": direct["IVAR"], "ETA": direct["ETA"] * ratio}
@@ -246,15 +236,40 @@ def drizzled(out, sessions, reconstruction, canvas, factor, settings, pattern):
         if not source.n_channels:
             stack.enter_context(files.Writer(out, {"CONTENT": "nothing was to be drizzled"}))
             return
-        own = stack.enter_context(files.opened(reconstruction))
+        mean = files.Rows(stack.enter_context(files.opened(reconstruction))["MEAN"])
         writer = stack.enter_context(files.Writer(out, {"LATTY0": canvas[0], "LATTX0": canvas[1]}))
         density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
         headers = [fits.getheader(path) for session in sessions for path in session["sums"]]
         drop = colours.drop_of([header for header in headers if header["NFRAMES"]])
         image = sums.Planes(writer, colours.PLANES, source.n_channels, canvas)
-        how = drizzle.SUMS, factor, settings, 1
-        for band, (values, counts, *others) in source.add_around(canvas, colours.BAND_ROWS, colours.HALO, *how):
+        how, rows = (drizzle.SUMS, factor, settings, 1), source.rows(canvas[3])
+        for band, (values, counts, *others) in _with_halo(canvas, lambda band: source.add(band, *how), rows):
             made = colours.planes_of(values, counts[None], 0.0, *others, density, drop)
             planes = {name: plane[:, colours.HALO : -colours.HALO] for name, plane in made.items()}
-            here = slice(band[0] - canvas[0], band[0] - canvas[0] + band[2])
-            image.put(band, {**planes, "MEAN": files.native(own["MEAN"].data[:, here])})
+            here = (band[0] - canvas[0], band[0] - canvas[0] + band[2])
+            image.put(band, {**planes, "MEAN": mean.read(*here)})
+
+
+def _with_halo(canvas, add, most_rows):
+    """Sums in bands of BAND_ROWS of a canvas with colours.HALO rows around each, none of them added up twice.
+
+    Parameters
+    ----------
+    canvas : (int, int, int, int)
+        y0, x0, rows, columns.
+    add : callable
+        Takes a band of at most `most_rows` and gives arrays (..., rows, columns).
+    most_rows : int
+
+    Yields
+    ------
+    band : (int, int, int, int)
+    list of arrays
+    """
+    before, end = [], canvas[0] - colours.HALO
+    for band in bands(canvas, BAND_ROWS):
+        first, end = end, band[0] + band[2] + colours.HALO
+        parts = [add(part) for part in bands((first, canvas[1], end - first, canvas[3]), most_rows)]
+        held = [np.concatenate(values, axis=-2) for values in zip(*before, *parts, strict=True)]
+        yield band, held
+        before = [[values[..., -2 * colours.HALO :, :] for values in held]]

@@ -8,6 +8,7 @@ from astropy.io import fits
 
 from tilestack import colours, combination, files, masks, splitsums, sums, synthetic
 from tilestack.kernels import coadd, drizzle
+from tilestack.kernels import combination as kernel
 
 SETTINGS = {"method": "weighted", "kappa": 4.5, "range_tolerance": 0.2, "put_back_share": 0.3}
 CANVAS = (-4, 2, 24, 30)
@@ -146,6 +147,40 @@ def test_combination__of_drizzled_colours_is_the_direct_mean_too(tmp_path):
         for name in colours.PLANES:
             limit = 1e-6 if name != "SPLIT" else 1e-4
             np.testing.assert_allclose(made[name].data, expected[name].data, rtol=limit, atol=limit, err_msg=name)
+
+
+@pytest.mark.parametrize("method", ["weighted", "rej"])
+@pytest.mark.parametrize("drizzled", [False, True])
+def test_combination__does_not_depend_on_its_bands(tmp_path, monkeypatch, drizzled, method):
+    sessions = night(tmp_path, drizzled, levels=(100.0, 110.0, 160.0))
+    settings = {**SETTINGS, "method": method}
+    paths = [session["sums"] for session in sessions]
+    if drizzled:
+        colours.add_up(paths_with_headers(paths), tmp_path / "direct.fits", CANVAS, None, SETTINGS["put_back_share"])
+    else:
+        direct(tmp_path, sessions)
+    made = []
+    for rows, n_bytes in ((64, 64e6), (4, 1)):
+        monkeypatch.setattr(combination, "BAND_ROWS", rows)
+        monkeypatch.setattr(synthetic, "BAND_BYTES", n_bytes)
+        how = sessions, tmp_path / "direct.fits", CANVAS, np.ones(4), settings
+        combine, last = (combination.drizzled, None) if drizzled else (combination.mosaic, 1)
+        combine(tmp_path / f"{rows}.fits", *how, last)
+        with files.opened(tmp_path / f"{rows}.fits") as hdus:
+            made.append({hdu.name: files.native(hdu.data) for hdu in hdus[1:]})
+    for name, plane in made[0].items():
+        np.testing.assert_array_equal(plane, made[1][name], err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [float, bool])
+def test_weighted_sum__leaves_out_what_has_no_weight(dtype):
+    rng = np.random.default_rng(6)
+    values, weights = rng.normal(0, 1, (4, 2, 7, 9)), rng.uniform(-1, 1, (4, 2, 7, 9)).clip(0).astype(dtype)
+    expected = (values * weights).sum(0)
+    values[weights == 0] = np.nan
+    np.testing.assert_allclose(kernel.weighted_sum(values, weights), expected, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match=r"need two arrays.*\(4, 2, 7, 9\) and \(2, 7, 9\)"):
+        kernel.weighted_sum(values, weights[0])
 
 
 def paths_with_headers(paths):

@@ -10,7 +10,7 @@ def weighted_sum(values, weights):
     Parameters
     ----------
     values, weights : (n, c, h, w) arrays
-        Float32 or float64 and float64 or bool.
+        Float64, and float64 or bool.
 
     Returns
     -------
