@@ -12,6 +12,9 @@ INTEGER_PLANES = {"NIM": "i4", "REJ": "i4", "MASK": "i2"}
 # A session with fewer frames at a pixel has no majority that could differ from the template.
 FEWEST_DIFFERING = 5
 
+# Pixels that were left out, as many as are looked at together.
+RANGE = 1 << 8
+
 MOSAIC = Kind(kernel.SUMS, kernel.COUNTS, ("I",))
 
 
@@ -30,35 +33,35 @@ class Sums:
         names = (*kind.sums, *kind.counts, "N_REJECTED", "N_SATURATED")
         self.planes = {name: files.Rows(hdus[name]) for name in names}
         self.tables = {name: np.asarray(hdus[name].data) for name in ("REJECTED", "SATURATED")}
-        # Which of them lie in a band is asked for band by band.
-        self.by_row = {
-            name: np.argsort(table["ROW"], kind="stable").astype(np.int32) for name, table in self.tables.items()
-        }
-        self.rows = {name: files.native(table["ROW"][self.by_row[name]]) for name, table in self.tables.items()}
+        # Where to look for those of a band: first and last row of so many pixels each.
+        self.ranges = {name: _ranges(table["ROW"]) for name, table in self.tables.items()}
         self.n_planes, *size = self.planes["W_EVEN"].shape
         self.box = (self.header["LATTY0"], self.header["LATTX0"], *size)
 
-    def add_to(self, sums, counts, band):
+    def add_to(self, sums, counts, band, places=None):
         """Add what counts in a band of the canvas, in place.
 
         Parameters
         ----------
         sums : (s, planes, h, w) float64 array
-        counts : (n + 2, planes, h, w) int64 array
+        counts : (n + 2, planes, h, w) int array
             Those of the kind, rejected and saturated samples.
         band : (int, int, int, int)
             y0, x0, rows, columns.
+        places : sequence of int, optional
+            Plane to which each one of the file is added; by default its own.
         """
         top, bottom = max(band[0], self.box[0]), min(band[0] + band[2], self.box[0] + self.box[2])
         if top >= bottom or not self.box[3]:
             return
         x = self.box[1] - band[1]
-        here = (slice(None), slice(top - band[0], bottom - band[0]), slice(x, x + self.box[3]))
+        here = (slice(top - band[0], bottom - band[0]), slice(x, x + self.box[3]))
         there = (top - self.box[0], bottom - self.box[0])
-        for k, name in enumerate(self.kind.sums):
-            sums[k][here] += self.planes[name].read(*there)
-        for k, name in enumerate((*self.kind.counts, "N_REJECTED", "N_SATURATED")):
-            counts[k][here] += self.planes[name].read(*there)
+        counted = (*self.kind.counts, "N_REJECTED", "N_SATURATED")
+        for names, totals in ((self.kind.sums, sums), (counted, counts)):
+            for name, total in zip(names, totals, strict=True):
+                for k, rows in zip(places or range(self.n_planes), self.planes[name].read(*there), strict=True):
+                    total[k][here] += rows
 
     def left_out(self, name, band):
         """What was left out in a band of the canvas.
@@ -75,12 +78,21 @@ class Sums:
         """
         table = self.tables[name]
         first = band[0] - self.box[0]
-        mine = self.by_row[name][slice(*np.searchsorted(self.rows[name], (first, first + band[2])))]
-        here = table[np.sort(mine)]
+        low, high = self.ranges[name]
+        parts = np.flatnonzero((high >= first) & (low < first + band[2]))
+        mine = (parts[:, None] * RANGE + np.arange(RANGE)).ravel()
+        here = table[mine[mine < len(table)]]
+        here = here[(here["ROW"] >= first) & (here["ROW"] < first + band[2])]
         sums = np.array([here[column] for column in self.kind.sums], float)
         counts = np.array([here[column] for column in self.kind.counts], np.int64)
         at = here["PLANE"], here["ROW"] - first, here["COLUMN"] + (self.box[1] - band[1])
         return LeftOut(at, sums, counts)
+
+
+def _ranges(rows):
+    """Least and largest of each RANGE values."""
+    starts = np.arange(0, len(rows), RANGE)
+    return [f.reduceat(rows, starts) if len(rows) else rows for f in (np.minimum, np.maximum)]
 
 
 class LeftOut:

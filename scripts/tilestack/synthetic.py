@@ -76,26 +76,19 @@ class Session:
         these are taken: both as in ``sums.add_sessions``.
         """
         shape = (len(self.clusters), self.n_channels, *band[2:])
-        n_counts = len(self.kind.counts)
-        kept, n = np.zeros((len(self.kind.sums), *shape)), np.zeros((n_counts, *shape), np.int64)
-        rejected, n_clipped = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        kept, counts = np.zeros((len(self.kind.sums), *shape)), np.zeros((len(self.kind.counts) + 2, *shape), np.int32)
+        by_plane = [values.reshape(len(values), -1, *band[2:]) for values in (kept, counts)]
         lost, clipped = [], []
         for names, batch in self.batches:
             mine = [self.clusters.index(name) for name in names]
-            apart = (len(names), self.n_channels, *band[2:])
-            planes = (len(names) * self.n_channels, *band[2:])
-            values, counts = np.zeros((len(self.kind.sums), *planes)), np.zeros((n_counts + 2, *planes), np.int64)
-            batch.add_to(values, counts, band)
-            counts = counts.reshape(-1, *apart)
-            kept[:, mine] += values.reshape(-1, *apart)
-            n[:, mine] += counts[:n_counts]
-            rejected[mine] += counts[n_counts]
-            n_clipped[mine] += counts[n_counts + 1]
+            places = [cluster * self.n_channels + channel for cluster in mine for channel in range(self.n_channels)]
+            batch.add_to(*by_plane, band, places)
             for name, parts in (("REJECTED", lost), ("SATURATED", clipped)):
                 part = batch.left_out(name, band)
                 plane, *place = part.at
                 at = (np.array(mine)[plane // self.n_channels], plane % self.n_channels, *place)
                 parts.append(sums.LeftOut(at, part.sums, part.counts))
+        n, rejected, n_clipped = counts[:-2], counts[-2], counts[-1]
         all_rejected = rejected.sum(0)
         seen = n.sum((0, 1)) + all_rejected
         differs = (all_rejected > self.put_back_share * seen) & (seen >= sums.FEWEST_DIFFERING)
@@ -227,7 +220,7 @@ class Written:
         mask = made["MASK"] if len(made["MASK"]) else np.zeros((1, *shape[1:]), np.int16)
         bare = (mask & masks.SATURATED > 0) & (made["NIM"] > 0)
         of_all = np.bitwise_or.reduce(mask & (masks.DIFFERS | masks.SATURATED), axis=0)
-        return Frames(values, made["NIM"].astype(np.int64), made["REJ"].astype(np.int64), bare, of_all.astype(np.int16))
+        return Frames(values, made["NIM"].astype(np.int32), made["REJ"].astype(np.int32), bare, of_all.astype(np.int16))
 
 
 def _known(values):

@@ -183,6 +183,23 @@ def test_weighted_sum__leaves_out_what_has_no_weight(dtype):
         kernel.weighted_sum(values, weights[0])
 
 
+def test_left_out__of_bands_is_the_table_each_pixel_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(sums, "RANGE", 4)
+    path = night(tmp_path)[1]["sums"][0]
+    with files.opened(path) as hdus:
+        batch, table = sums.Sums(hdus, splitsums.MOSAIC), np.array(hdus["REJECTED"].data)
+    parts = [batch.left_out("REJECTED", (y, CANVAS[1], 5, CANVAS[3])) for y in range(CANVAS[0], 20, 5)]
+    assert len(table) > 40 and all((part.at[1] >= 0).all() and (part.at[1] < 5).all() for part in parts)
+    y = np.concatenate([part.at[1] + k * 5 + CANVAS[0] - batch.box[0] for k, part in enumerate(parts)])
+    x = np.concatenate([part.at[2] + CANVAS[1] - batch.box[1] for part in parts])
+    order = np.lexsort((x, y))
+    wanted = np.sort(table, order=("ROW", "COLUMN"))
+    np.testing.assert_array_equal(y[order], wanted["ROW"])
+    np.testing.assert_array_equal(x[order], wanted["COLUMN"])
+    values = np.concatenate([part.sums for part in parts], axis=1)[:, order]
+    np.testing.assert_array_equal(values, [wanted[name] for name in splitsums.MOSAIC.sums])
+
+
 def paths_with_headers(paths):
     """The drop in the headers of the sums, as ``drizzling.write_sums`` leaves it."""
     for session in paths:
