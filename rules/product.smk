@@ -86,6 +86,8 @@ rule debayer:
         even="<run>/outputs/unsolved/planes/even.fits",
         odd="<run>/outputs/unsolved/planes/odd.fits",
         plain_mean="<run>/outputs/unsolved/planes/plain_mean.fits",
+        preview="<run>/outputs/previews/stacked.png",
+        preview_full="<run>/outputs/previews/stacked_full.png",
         channels="<run>/artifacts/channel_split.json",
     output:
         image="<run>/outputs/unsolved/stacked_rgb.fits",

@@ -9,13 +9,13 @@ DROP = ("kernel", "pixfrac", "scale", "r_factor")
 
 
 def debayer(paths, out, *, method):
-    """paths: image, drizzled, reconstruction, channels and the comparison images; out: image, preview, record and the
-    comparisons in colour."""
+    """paths: image, drizzled, reconstruction, channels, preview, preview_full and the comparison images; out: image,
+    preview, preview_full, record and the comparisons in colour."""
     pattern = records.read(paths["channels"])["bayer_pattern"]
     drizzled = records.read(paths["reconstruction"])["drizzled"]
     method, why = debayering.chosen(method, pattern, drizzled)
     if method == "none":
-        cards, image = debayering.passed_on(paths, out)
+        image = debayering.passed_on(paths, out)
     else:
         if method == "drizzle":
             cards, image, extensions, others = debayering.of_drops(paths["drizzled"])
@@ -26,7 +26,7 @@ def debayer(paths, out, *, method):
         products.write(out["image"], image, cards, extensions, [table], [*history, f"colours by {method}"])
         for name, part in others.items():
             products.write(out[name], part, {**cards, "CONTENT": f"{name} stack, for comparison"})
-    preview.write(out["preview"], image, flip=products.bottom_up(cards), full=out["preview_full"])
+        preview.write(out["preview"], image, flip=products.bottom_up(cards), full=out["preview_full"])
     skipped = method == "none"
     records.write(
         out["record"],

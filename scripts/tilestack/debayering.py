@@ -52,12 +52,12 @@ def of_drops(path):
 
 
 def passed_on(paths, out):
-    """Copy the products of a mono stack as they are; cards and image."""
-    for name in ("image", *COMPARISONS):
+    """Copy the products of a mono stack and their previews as they are; the image."""
+    for name in ("image", *COMPARISONS, "preview", "preview_full"):
         with records.replacing(out[name]) as draft:
             shutil.copyfile(paths[name], draft)
     with files.opened(paths["image"]) as hdus:
-        return products.own_cards(hdus[0].header), files.loaded(hdus[0])
+        return files.loaded(hdus[0])
 
 
 def of_mosaic(paths, pattern, method):
