@@ -1,6 +1,8 @@
 """The final linear image, with its planes, its inputs, and how close it is to the best."""
 
-from tilestack import efficiency, files, finishing, job, preview, products, records
+import functools
+
+from tilestack import efficiency, finishing, job, preview, products, records
 
 COMPARISONS = {"even": "EVEN", "odd": "ODD", "plain_mean": "MEAN", "inverse_variance": "IVAR"}
 
@@ -13,9 +15,7 @@ def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage):
     made = read["synthetic_record"]
     ours = ("synthetic", "synthetic_drizzled") if made["source"] == "synthetic" else ("image", "drizzled")
     canvas, pattern = read["reconstruction"]["canvas"], read["channels"]["bayer_pattern"]
-    with files.opened(paths[ours[0]]) as hdus:
-        planes = {hdu.name: files.loaded(hdu)[0] for hdu in hdus[1:]}
-    planes, box, replaced = finishing.of_mosaic(planes, canvas, pattern, cosmetic, crop_coverage)
+    plane, box, replaced = finishing.of_mosaic_in(paths[ours[0]], canvas, pattern, cosmetic, crop_coverage)
     used = [frame for frame in read["registration"]["frames"] if frame["transform"] is not None]
     score = efficiency.score(read, used, made["variance_ratio"] or 1.0)
     grid = read["reference"]["lattice"]
@@ -43,11 +43,11 @@ def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage):
         },
     )
     history = [f"{len(used)} of {len(read['scan']['files'])} lights, lattice of {grid['file']}"]
-    extensions = [(name, planes[name]) for name in products.PLANES]
+    extensions = [(name, functools.partial(plane, name)) for name in products.PLANES]
     table = products.inputs_table(products.input_rows(read))
-    products.write(out["image"], planes["SCI"], cards, extensions, [table], history)
-    for name, plane in COMPARISONS.items():
-        products.write(out[name], planes[plane], {**cards, "CONTENT": f"{name} stack, for comparison"})
+    products.write(out["image"], plane("SCI"), cards, extensions, [table], history)
+    for name, of_stack in COMPARISONS.items():
+        products.write(out[name], plane(of_stack), {**cards, "CONTENT": f"{name} stack, for comparison"})
     drizzled = read["reconstruction"]["drizzled"]
     products.write_drizzled(
         paths[ours[1]],
@@ -56,7 +56,7 @@ def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage):
         drizzled,
         lambda colours: finishing.of_colours(colours, canvas, box, drizzled["scale"], cosmetic),
     )
-    preview.write(out["preview"], planes["SCI"], flip=products.bottom_up(cards), full=out["preview_full"])
+    preview.write(out["preview"], plane("SCI"), flip=products.bottom_up(cards), full=out["preview_full"])
     summary = {"frames": len(used), **{key: score[key] for key in ("eta_sb", "eta_pt", "t_eff_s", "fwhm_px")}}
     records.write(
         out["record"],

@@ -1,5 +1,6 @@
 """DEBAYER: the colour product, from the drizzled planes or from the stacked mosaic; mono images pass through."""
 
+import functools
 import shutil
 
 import numpy as np
@@ -42,13 +43,21 @@ def chosen(method, pattern, drizzled):
 
 
 def of_drops(path):
-    """Cards, image, extensions and comparisons from the drizzled planes; a single plane without its axis."""
+    """Cards, image, extensions and comparisons from the drizzled planes, all but the image as functions that read them;
+    a single plane without its axis."""
     with files.opened(path) as hdus:
         cards = products.own_cards(hdus[0].header)
-        planes = {hdu.name: files.loaded(hdu) for hdu in hdus}
-    planes = {name: plane[0] if len(plane) == 1 else plane for name, plane in planes.items()}
+        image = files.loaded(hdus[0])
+
+    def plane(name):
+        with files.opened(path) as hdus:
+            values = files.stored(hdus[name])
+        return values[0] if len(values) == 1 else values
+
+    planes = {name: functools.partial(plane, name) for name in (*products.PLANES, *COMPARISONS.values())}
     extensions = [(name, planes[name]) for name in products.PLANES]
-    return cards, planes["PRIMARY"], extensions, {name: planes[plane] for name, plane in COMPARISONS.items()}
+    others = {name: planes[of_stack] for name, of_stack in COMPARISONS.items()}
+    return cards, image[0] if len(image) == 1 else image, extensions, others
 
 
 def passed_on(paths, out):

@@ -157,7 +157,13 @@ def native(array):
 
 
 def loaded(hdu):
-    """Pixels of an image of a workflow file as stored, but in native byte order, by one read.
+    """Pixels of an image of a workflow file as ``stored``, but in native byte order."""
+    pixels = stored(hdu)
+    return pixels.byteswap(inplace=True).view(pixels.dtype.newbyteorder("="))
+
+
+def stored(hdu):
+    """Pixels of an image of a workflow file as stored, by one read: for what is only to be written again.
 
     A memory map would fetch them page by page, which takes four times as long.
     """
@@ -166,7 +172,7 @@ def loaded(hdu):
     pixels = np.fromfile(place["file"].name, OF_BITS[bits], n, offset=place["datLoc"])
     if len(pixels) < n:
         raise DamagedFile(place["file"].name, f"{hdu.name} ends {n - len(pixels)} pixels too early")
-    return pixels.byteswap(inplace=True).view(pixels.dtype.newbyteorder("=")).reshape(hdu.shape)
+    return pixels.reshape(hdu.shape)
 
 
 class Rows:

@@ -3,15 +3,44 @@
 import numpy as np
 from scipy import ndimage
 
-from tilestack import bayer, job, masks
+from tilestack import bayer, files, job, masks
 from tilestack.kernels import detection, prewarp
 
 # Hot and cold pixels stand out of their neighbours by so many standard deviations, which are means over so many pixels.
 KAPPA, SMOOTH = 6.0, 15
 # What a replaced pixel is taken from the neighbours of, in the stack and in its halves.
 REPLACED = ("SCI", "EVEN", "ODD")
+# What is looked at pixel by pixel; other planes are only written again.
+LOOKED_AT = (*REPLACED, "VAR", "MASK")
 # Borders of the box are multiples of this: even, and the search is quick.
 BLOCK = 8
+
+
+def read(hdus, names):
+    """Planes of a stack by name: (c, h, w) arrays, in native byte order only those of LOOKED_AT."""
+    return {name: (files.loaded if name in LOOKED_AT else files.stored)(hdus[name]) for name in names}
+
+
+def reader(path, held, finish):
+    """Gives a finished plane by its name: one that is held, or read only now, so that few are held at a time.
+
+    Parameters
+    ----------
+    path : path
+        File of the stack.
+    held : dict of str to array
+        Those of LOOKED_AT, finished.
+    finish : callable
+        Takes planes by name as ``read`` gives them, and gives them back as they are to be written.
+    """
+
+    def plane(name):
+        if name in held:
+            return held[name]
+        with files.opened(path) as hdus:
+            return finish(read(hdus, [name]))[name]
+
+    return plane
 
 
 def replace_defects(planes, cell):
@@ -96,9 +125,18 @@ def of_mosaic(planes, canvas, pattern, cosmetic, crop_coverage):
     return cut(planes, canvas, box), box, n
 
 
+def of_mosaic_in(path, canvas, pattern, cosmetic, crop_coverage):
+    """``of_mosaic`` of a file: in place of the planes a ``reader`` of them, (h, w)."""
+    with files.opened(path) as hdus:
+        needed = LOOKED_AT + (("NIM", "REJ") if crop_coverage else ())
+        planes = {name: plane[0] for name, plane in read(hdus, needed).items()}
+    planes, box, n = of_mosaic(planes, canvas, pattern, cosmetic, crop_coverage)
+    return reader(path, planes, lambda made: cut({k: v[0] for k, v in made.items()}, canvas, box)), box, n
+
+
 def of_colours(planes, canvas, box, scale, cosmetic):
-    """The same of drizzled planes: name -> (c, h, w)."""
-    if cosmetic:
+    """The same of drizzled planes: name -> (c, h, w). Those that are not LOOKED_AT are only cut."""
+    if cosmetic and "SCI" in planes:
         for c in range(len(planes["SCI"])):
             replace_defects({name: plane[c] for name, plane in planes.items()}, np.zeros((2, 2), np.int64))
     return cut(planes, canvas, box, scale)

@@ -1,13 +1,15 @@
 """Products of a run: FITS files that other programs read, with what is behind them in their headers."""
 
+import functools
 import hashlib
+import io
 import json
 import re
 
 import numpy as np
 from astropy.io import fits
 
-from tilestack import bayer, files, masks
+from tilestack import bayer, files, finishing, masks
 
 VERSION = "0.1.0"
 # Planes that go with every image.
@@ -125,28 +127,48 @@ def write(path, image, header_cards, planes=(), tables=(), history=()):
     Parameters
     ----------
     path : path
-    image : (h, w) or (3, h, w) float32 array, or None
-        NaN marks no data.
+    image : (h, w) or (3, h, w) array, callable that reads it, or None
+        NaN marks no data. Written as float32.
     header_cards : dict
-    planes : iterable of (str, array)
-        Name and pixels of further images; MASK comes first.
+    planes : iterable of (str, array or callable)
+        Name and pixels of further images, or what reads them; MASK comes first.
     tables : iterable of astropy.io.fits.BinTableHDU
     history : iterable of str
     """
-    hdus = fits.HDUList([fits.PrimaryHDU(None if image is None else np.asarray(image, np.float32))])
-    hdus[0].header.update(header_cards)
-    for line in history:
-        hdus[0].header.add_history(files.printable(line))
-    # Siril takes a file for a sequence, and fails, where the second image is of the type and size of the first.
-    planes = sorted(planes, key=lambda plane: plane[0] != "MASK")
-    hdus += [fits.ImageHDU(values, name=name) for name, values in planes]
-    for hdu in hdus[1:]:
-        hdu.header.update({key: card for key, card in header_cards.items() if SKY_CARD.fullmatch(key)})
-        if hdu.name == "MASK":
-            hdu.header.update(masks.BITS)
-    hdus += list(tables)
-    with files.replacing(path) as draft:
-        hdus.writeto(draft, checksum=True)
+    with files.replacing(path) as draft, open(draft, "wb") as stream:
+        primary = fits.PrimaryHDU(None if image is None else _big(image, np.float32))
+        primary.header.update(header_cards)
+        for line in history:
+            primary.header.add_history(files.printable(line))
+        _append(stream, primary)
+        # Siril takes a file for a sequence, and fails, where the second image is of the type and size of the first.
+        for name, values in sorted(planes, key=lambda plane: plane[0] != "MASK"):
+            hdu = fits.ImageHDU(_big(values), name=name)
+            hdu.header.update({key: card for key, card in header_cards.items() if SKY_CARD.fullmatch(key)})
+            if name == "MASK":
+                hdu.header.update(masks.BITS)
+            _append(stream, hdu)
+        for table in tables:
+            table.header.update({key: card for key, card in header_cards.items() if SKY_CARD.fullmatch(key)})
+            whole = io.BytesIO()
+            fits.HDUList([fits.PrimaryHDU(), table]).writeto(whole, checksum=True)
+            stream.write(whole.getbuffer()[files.BLOCK :])
+
+
+def _big(values, dtype=None):
+    """Values as FITS stores them: swapped once, where astropy would swap them to and fro for sums and for writing."""
+    values = values() if callable(values) else values
+    return np.ascontiguousarray(values, np.dtype(dtype or values.dtype).newbyteorder(">"))
+
+
+def _append(stream, hdu):
+    """Write an image with its checksums: by itself, so that no more than one has to be held."""
+    hdu.add_checksum()
+    hdu.verify("exception")
+    stream.write(hdu.header.tostring().encode())
+    if hdu.data is not None:
+        stream.write(hdu.data.reshape(-1).view("u1"))
+        stream.write(bytes(-hdu.data.nbytes % files.BLOCK))
 
 
 def write_drizzled(path, out, header_cards, drizzled, finish):
@@ -168,7 +190,7 @@ def write_drizzled(path, out, header_cards, drizzled, finish):
         write(out, None, {**header_cards, "CONTENT": "nothing was to be drizzled"})
         return
     with files.opened(path) as hdus:
-        planes = finish({hdu.name: files.loaded(hdu) for hdu in hdus[1:] if hdu.name != "SPLIT"})
+        plane = finishing.reader(path, finish(finishing.read(hdus, finishing.LOOKED_AT)), finish)
     more = {
         "DRZKERN": (drizzled["kernel"], "shape of a drop"),
         "DRZFRAC": (drizzled["pixfrac"], "size of a drop in raw pixels"),
@@ -176,8 +198,8 @@ def write_drizzled(path, out, header_cards, drizzled, finish):
         "NOISERAT": (drizzled["r_factor"], "noise of large areas over that of VAR"),
     }
     plain = {key: card for key, card in header_cards.items() if key != "BAYERPAT"}
-    extensions = [(name, planes[name]) for name in (*PLANES, "EVEN", "ODD", "MEAN")]
-    write(out, planes["SCI"], at_scale(plain, drizzled["scale"]) | more, extensions)
+    extensions = [(name, functools.partial(plane, name)) for name in (*PLANES, "EVEN", "ODD", "MEAN")]
+    write(out, plane("SCI"), at_scale(plain, drizzled["scale"]) | more, extensions)
 
 
 def inputs_table(rows):

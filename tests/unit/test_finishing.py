@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from hypothesis.extra.numpy import arrays
 
-from tilestack import finishing, job, masks
+from tilestack import files, finishing, job, masks
 
 MONO = np.zeros((2, 2), np.int64)
 
@@ -75,6 +75,23 @@ def test_of_mosaic__cuts_all_planes_to_the_box_that_is_covered():
     colours = {"SCI": np.arange(3 * 192 * 192).reshape(3, 192, 192)}
     fine = finishing.of_colours(colours, canvas, box, 2, False)["SCI"]
     np.testing.assert_array_equal(fine, colours["SCI"][:, 48:, :128])
+
+
+@pytest.mark.parametrize("crop_coverage", [0, 0.8])
+@pytest.mark.parametrize("cosmetic", [False, True])
+def test_of_mosaic_in__gives_the_planes_as_if_all_were_held(tmp_path, cosmetic, crop_coverage):
+    made, canvas = planes(size=96), (-40, 6, 96, 96)
+    made["NIM"][:17] = 3
+    made["SCI"][70, 50] += 5000
+    made["WHT"] = np.random.default_rng(5).uniform(1, 2, (96, 96)).astype(np.float32)
+    with files.Writer(tmp_path / "a.fits", {}) as writer:
+        for name, values in made.items():
+            writer.append(name, values[None].astype(np.int32 if name in ("NIM", "REJ") else values.dtype))
+    plane, *facts = finishing.of_mosaic_in(tmp_path / "a.fits", canvas, None, cosmetic, crop_coverage)
+    expected, *others = finishing.of_mosaic(made, canvas, None, cosmetic, crop_coverage)
+    assert facts == others and (facts[1] or 0) == (1 if cosmetic else 0)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(plane(name), values, err_msg=name)
 
 
 def test_covered_box__says_that_nothing_is_covered():

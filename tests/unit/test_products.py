@@ -50,6 +50,22 @@ def test_write__makes_fits_that_verifies(tmp_path):
         assert hdus["INPUTS"].data["FILE"][0] == "m 31 \\xfc.fit" and np.isnan(hdus["INPUTS"].data["WEIGHT"][1])
 
 
+def test_write__takes_parts_of_arrays_in_any_byte_order_and_what_reads_them(tmp_path):
+    rng = np.random.default_rng(3)
+    image = rng.normal(0, 1, (3, 40, 31)).astype(np.float32)
+    mask, counts = rng.integers(0, 9, (40, 31)).astype(np.int16), rng.integers(0, 9, (40, 31)).astype(np.int32)
+    kept = image.copy()
+    parts = [("VAR", image[:, 3:20, 2:9]), ("NIM", lambda: counts.astype(">i4")[::2, 1:]), ("MASK", mask)]
+    products.write(tmp_path / "s.fits", image[:, ::3], {"CRVAL1": 3.0}, parts)
+    with fits.open(tmp_path / "s.fits", checksum=True) as hdus:
+        assert [hdu.name for hdu in hdus] == ["PRIMARY", "MASK", "VAR", "NIM"]
+        assert all("DATASUM" in hdu.header and hdu.header["CRVAL1"] == 3 for hdu in hdus)
+        wanted = image[:, ::3], mask, image[:, 3:20, 2:9], counts[::2, 1:]
+        for hdu, values in zip(hdus, wanted, strict=True):
+            np.testing.assert_array_equal(hdu.data, values)
+    np.testing.assert_array_equal(image, kept)
+
+
 class Snakemake:
     """What job.started needs of a job."""
 
