@@ -37,7 +37,7 @@ PLAIN = Options(
 # Halves beside those of even and odd frames: of any two as many frames share a half as do not.
 HALVES = (lambda k: k // 2 % 2, lambda k: (k // 2 + k) % 2, lambda k: k // 4 % 2)
 # Further stacks of the same frames with other noise, which colours are measured by.
-N_REDRAWN = 3
+N_REDRAWN = 9
 # Pixels with less light of catalogue stars than this share of the sky are blank.
 BLANK_LIGHT = 0.003
 
@@ -188,6 +188,11 @@ class Case:
     def faulty(self, measured, **changes):
         """What is measured on base and injected stack with a planted fault; None where none is planted."""
         return measured(*self.again(**changes)) if self.plants else None
+
+    @cached_property
+    def plain_mean(self):
+        """Base and injected stack with the same weight for all frames, nothing rejected."""
+        return self.again(changed=lambda session, made: made["WEIGHT"].fill(1.0), options={"reject": False})
 
     @cached_property
     def best_direct(self):

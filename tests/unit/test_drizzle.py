@@ -103,8 +103,11 @@ def test_deposit__equals_stsci_drizzle(name, angle_deg, scale, pixfrac, finer, m
     )
     found = named(sums[0, 0])
     np.testing.assert_allclose(found["W_EVEN"] / area, oracle.out_wht, rtol=1e-5, atol=1e-5 * weight)
-    # A slight overlap comes out of differences, here in float64 and there in float32.
-    there = oracle.out_wht > 1e-3 * weight
+    # A slight overlap comes out of differences in single precision, both here and there.
+    np.testing.assert_allclose(
+        found["WY_EVEN"] / area, np.nan_to_num(oracle.out_img) * oracle.out_wht, atol=1e-5 * 10 * weight
+    )
+    there = oracle.out_wht > 1e-2 * weight
     assert there.sum() > 0.9 * (counts[0, 0] > 0).sum() > 100
     np.testing.assert_allclose(found["WY_EVEN"][there] / found["W_EVEN"][there], oracle.out_img[there], rtol=1e-5)
 
@@ -125,8 +128,8 @@ def test_deposit__overlaps_sum_to_the_area_of_the_pixels(name, angle_deg, scale,
     sums, counts = deposited(light, (0, 0, 20, 20), kernel.Drop(kernel.KERNELS.index(name), pixfrac, finer))
     area = geometry.area_scale(light.to_lattice) * finer**2
     found = named(sums[0, 0])
-    assert found["A"].sum() == pytest.approx(12 * area, rel=1e-7)
-    assert found["Y"].sum() == pytest.approx(image.sum() * area, rel=1e-7)
+    assert found["A"].sum() == pytest.approx(12 * area, rel=1e-6)
+    assert found["Y"].sum() == pytest.approx(image.sum() * area, rel=1e-6)
     assert (found["A"] >= 0).all() and ((counts[0, 0] > 0) == (found["A"] > 0)).all()
 
 

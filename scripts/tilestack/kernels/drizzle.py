@@ -20,14 +20,19 @@ KERNELS = ("square", "turbo", "point", "gaussian")
 SQUARE, TURBO, POINT, GAUSSIAN = range(len(KERNELS))
 # A Gaussian ends so many raw pixels from its centre, as in STScI's drizzle: 4 standard deviations at pixfrac 0.7.
 GAUSSIAN_REACH = 1.2
-# Shares of a drop below this are rounding, and no share.
-LEAST_SHARE = 1e-9
+# Shares of a drop below this are rounding of single precision, and no share.
+LEAST_SHARE = 1e-6
 # Along a raw row fields are bilinear at every 16th column and linear between them: five fields at every pixel would
 # take longer than all the rest. From a bilinear field the line differs where it crosses a row of nodes, by 4 px times
 # the change of slope there: of fields that change by 1 % from node to node, 128 px apart, by 2e-4 in the worst place.
 SEGMENT = 16
 # Output pixels that are filled at a time, by all frames in turn: their sums stay in the cache.
-TILE_ROWS, TILE_COLUMNS = 32, 128
+TILE_ROWS, TILE_COLUMNS = 64, 128
+# Segments of a raw row that are taken together. What is known of their pixels stands in a few arrays, one quantity WIDE
+# numbers behind the other: at such distances the compiler sees that they do not overlap, while of more than a few
+# arrays it would have to ask at run time, and makes no vectors then. Not a multiple of 4096 bytes, for the cache.
+RUN = 16
+WIDE = RUN * SEGMENT + 16
 # Lattice pixels that a template must reach beyond the band: those of the cubic interpolation.
 TEMPLATE_HALO = 2
 
@@ -41,6 +46,21 @@ Light = namedtuple("Light", "image top_left cell to_lattice lens fields grid")
 # Indices without sign: of others numba looks whether they count from the end.
 Index = np.uintp
 ONE, TWO = Index(1), Index(2)
+# Fields that each kernel takes: four, so that they are one vector.
+MARKED, DEPOSITED = [0, 1, 2, 3], [0, 1, 2, 4]
+# Where quantities of a run begin. Floats: scale, sky, variance, FWHM or weight; then what each kernel adds to them.
+SCALE, SKY, RAW, LAST = (Index(k * WIDE) for k in range(4))
+TARGET, ABOVE, SQUARED = (Index(k * WIDE) for k in range(4, 7))  # of the template
+FROM_X, FROM_Y, LIGHT = (
+    Index(k * WIDE) for k in range(4, 7)
+)  # place of a drop from the first output pixel that it reaches
+N_FLOATS = 7 * WIDE
+# Integers.
+NEAREST, CORNER = Index(0), Index(WIDE)
+FIRST_Y, FIRST_X, SIGNAL = Index(0), Index(WIDE), Index(2 * WIDE)
+N_INTEGERS = 3 * WIDE
+# What is added to sums.
+WY, W, W2V, Y = (Index(k * WIDE) for k in range(4))
 Template = namedtuple("Template", "bank width squared signal")
 # One of SQUARE, TURBO, POINT, GAUSSIAN; size of a drop in raw pixels; output pixels to a lattice pixel along an axis.
 Drop = namedtuple("Drop", "kernel pixfrac scale")
@@ -88,54 +108,59 @@ def _window(light, bend, box):
 
 
 @njit(error_model="numpy")
-def _fields_at(light, y, place, node):
-    """Fields of both phases of a raw row at a lattice place: (2, 5)."""
-    fields, grid = light.fields, light.grid
-    ny, nx = fields.shape[2:]
-    at_y, at_x = (place[1] - grid[0]) / grid[2], (place[0] - grid[1]) / grid[2]
-    j, i = min(max(int(at_y), 0), ny - 2), min(max(int(at_x), 0), nx - 2)
-    fy, fx = at_y - j, at_x - i
-    for phase in range(2):
-        for m in range(len(FIELDS)):
-            field = fields[m, light.cell[y % 2, phase]]
-            low = field[j, i] + fx * (field[j, i + 1] - field[j, i])
-            high = field[j + 1, i] + fx * (field[j + 1, i + 1] - field[j + 1, i])
-            node[phase, m] = low + fy * (high - low)
-
-
-@njit(error_model="numpy")
-def _run(light, row, first, last, box, places, x, y):
-    """Segments of a raw row that come into a box, first and behind last; and the places of their pixels."""
+def _reached(light, row, first, last, box, ends):
+    """Segments of a raw row that come into a box, first and behind last; and the places of the ends of all."""
     for n in range(last - first + 1):
         a = (first + n) * SEGMENT / light.lens[0, 0] - light.lens[1, 0]
         for m in range(2):
-            places[n, m] = row[m, 0] + a * (row[m, 1] + a * (row[m, 2] + a * row[m, 3]))
+            ends[n, m] = row[m, 0] + a * (row[m, 1] + a * (row[m, 2] + a * row[m, 3]))
     low, high = last, first
     for n in range(last - first):
-        ax, ay, bx, by = places[n, 0], places[n, 1], places[n + 1, 0], places[n + 1, 1]
+        ax, ay, bx, by = ends[n, 0], ends[n, 1], ends[n + 1, 0], ends[n + 1, 1]
         if min(ay, by) <= box[1] and max(ay, by) >= box[0] and min(ax, bx) <= box[3] and max(ax, bx) >= box[2]:
             low, high = min(low, first + n), first + n + 1
+    return low, high
+
+
+@njit(error_model="numpy")
+def _places(light, row, low, high, places):
+    """Lattice places x, y of the pixels of a run of segments: (2 WIDE,)."""
     x0, x1, x2, x3 = row[0, 0], row[0, 1], row[0, 2], row[0, 3]
     y0, y1, y2, y3 = row[1, 0], row[1, 1], row[1, 2], row[1, 3]
     length, centre = light.lens[0, 0], light.lens[1, 0]
     for n in range((high - low) * SEGMENT):
         a = (low * SEGMENT + n) / length - centre
-        x[n] = x0 + a * (x1 + a * (x2 + a * x3))
-        y[n] = y0 + a * (y1 + a * (y2 + a * y3))
-    return low, high
+        k = Index(n)
+        places[k] = x0 + a * (x1 + a * (x2 + a * x3))
+        places[k + Index(WIDE)] = y0 + a * (y1 + a * (y2 + a * y3))
 
 
 @njit(error_model="numpy")
-def _fields_along(light, y, places, nodes, along):
-    """Fields of the pixels of a run of segments: (5, n)."""
-    for n in range(len(nodes)):
-        _fields_at(light, y, places[n], nodes[n])
-    for n in range(len(nodes) - 1):
-        for m in range(len(FIELDS)):
-            even, odd = nodes[n, 0, m], nodes[n, 1, m]
-            even_step, odd_step = (nodes[n + 1, 0, m] - even) / SEGMENT, (nodes[n + 1, 1, m] - odd) / SEGMENT
+def _fields_along(light, y, ends, nodes, floats):
+    """Fields of the pixels of a run of segments, whose ends lie at places (n + 1, 2): SCALE ... LAST of the floats."""
+    grid, (_, ny, nx, _) = light.grid, light.fields.shape
+    fields, line, step = light.fields.reshape(-1), Index(4 * nx), Index(4)
+    even, odd = light.cell[y % 2, 0] * ny, light.cell[y % 2, 1] * ny
+    for n in range(len(ends)):
+        at_y, at_x = (ends[n, 1] - grid[0]) / grid[2], (ends[n, 0] - grid[1]) / grid[2]
+        j, i = min(max(int(at_y), 0), ny - 2), min(max(int(at_x), 0), nx - 2)
+        fy, fx = np.float32(at_y - j), np.float32(at_x - i)
+        for phase in range(2):
+            node = Index((((odd if phase else even) + j) * nx + i) * 4)
+            for m in range(4):
+                at = node + Index(m)
+                low = fields[at] + fx * (fields[at + step] - fields[at])
+                high = fields[at + line] + fx * (fields[at + line + step] - fields[at + line])
+                nodes[n, phase, m] = low + fy * (high - low)
+    share = np.float32(1 / SEGMENT)
+    for n in range(len(ends) - 1):
+        for m in range(4):
+            even_value, odd_value, at = nodes[n, 0, m], nodes[n, 1, m], Index(m * WIDE + n * SEGMENT)
+            even_step = (nodes[n + 1, 0, m] - even_value) * share
+            odd_step = (nodes[n + 1, 1, m] - odd_value) * share
             for k in range(SEGMENT):
-                along[m, n * SEGMENT + k] = odd + k * odd_step if k & 1 else even + k * even_step
+                f = np.float32(k)
+                floats[at + Index(k)] = odd_value + f * odd_step if k & 1 else even_value + f * even_step
 
 
 def unpacked(codes, bad, zero, scale, blank, saturation):
@@ -213,7 +238,7 @@ def mark(light, marks, band, template, options):
             f"need template planes of {planes[0]} colours on {rows} x {columns} pixels and a halo of at least "
             f"{TEMPLATE_HALO}, got {shapes}"
         )
-    light, bend = _prepared(light)
+    light, bend = _prepared(light, MARKED)
     limits = (float(options["inverse_gain"]), float(options["kappa"]), float(options["seeing_tolerance"]))
     whole = np.ascontiguousarray(marks)
     _mark(light, bend, whole, tuple(map(int, band)), template, halo, limits)
@@ -221,8 +246,9 @@ def mark(light, marks, band, template, options):
         marks[:] = whole
 
 
-def _prepared(light):
-    """A light as the kernels take it, and by how much its lens moves a pixel at the most."""
+def _prepared(light, chosen):
+    """A light as the kernels take it, with the chosen fields (c, ny, nx, 4); by how much its lens moves a pixel at
+    the most."""
     lens = np.zeros((9, 2)) if light.lens is None else np.array(light.lens, float)
     if light.lens is None:
         lens[0] = 1.0
@@ -235,7 +261,7 @@ def _prepared(light):
         "cell": np.array(light.cell, np.int64),
         "to_lattice": np.array(light.to_lattice, float),
         "lens": lens,
-        "fields": np.ascontiguousarray(light.fields, np.float32),
+        "fields": np.ascontiguousarray(np.moveaxis(light.fields[chosen], 0, -1), np.float32),
         "grid": np.array(light.grid, float),
     }
     return Light(**arrays), float(bend)
@@ -267,112 +293,107 @@ def _mark(light, bend, marks, band, template, halo, limits):
     first_row, last_row, first, last = _window(light, bend, box)
     matrix = light.to_lattice
     area = abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0])
-    n_nodes, n_most = last - first + 1, (last - first) * SEGMENT
+    wide = columns + 2 * halo
+    flat = (plain.reshape(-1), template.signal.reshape(-1), template.squared.reshape(-1))
     for j_image in prange(first_row, last_row):
         y = top + j_image
-        row, places, nodes = np.empty((2, 4)), np.empty((n_nodes, 2)), np.empty((n_nodes, 2, len(FIELDS)))
-        xs, ys, along = np.empty(n_most), np.empty(n_most), np.empty((len(FIELDS), n_most))
-        known, far = np.empty((3, n_most)), np.empty(n_most, np.bool_)
-        nearest, corner = np.empty(n_most, np.int32), np.empty(n_most, np.int32)
+        row, ends, nodes = np.empty((2, 4)), np.empty((last - first + 1, 2)), np.empty((RUN + 1, 2, 4), np.float32)
+        places, floats = np.empty(2 * WIDE), np.empty(N_FLOATS, np.float32)
+        integers, far = np.empty(N_INTEGERS, np.int32), np.empty(WIDE, np.bool_)
         _row(light, float(y), row)
-        low, high = _run(light, row, first, last, box, places, xs, ys)
-        if low >= high:
-            continue
-        _fields_along(light, y, places[low - first : high - first + 1], nodes[: high - low + 1], along)
-        scale, sky, raw, fwhm = along[0], along[1], along[2], along[3]
-        start = low * SEGMENT - left
-        begin, end = max(start, 0), min(high * SEGMENT - left, w)
-        n = end - begin
-        if n <= 0:
-            continue
-        its = slice(begin - start, end - start)
-        phases = light.cell[y % 2, (begin + left) % 2], light.cell[y % 2, (begin + left + 1) % 2]
-        _lattice_pixels(xs[its], ys[its], phases, band, halo, nearest[:n], corner[:n])
-        target, signal, squared = known[0, :n], known[1, :n], known[2, :n]
-        _template_at(template, xs[its], ys[its], nearest[:n], corner[:n], target, signal, squared)
-        pixels = (light.image[j_image, begin:end], marks[j_image, begin:end], nearest[:n])
-        fields = (scale[its], sky[its], raw[its])
-        _far(pixels, fields, (target, signal, squared), 1 / area, inverse_gain, kappa * kappa, far[:n])
-        for column in range(begin, end):
-            if not far[column - begin]:
+        reached = _reached(light, row, first, last, box, ends)
+        for low in range(reached[0], reached[1], RUN):
+            high = min(low + RUN, reached[1])
+            start = low * SEGMENT - left
+            skip, stop = max(-start, 0), min((high - low) * SEGMENT, w - start)
+            if skip >= stop:
                 continue
-            k = column - start
-            c = light.cell[y % 2, (column + left) % 2]
-            at_x, at_y = xs[k], ys[k]
-            value = (light.image[j_image, column] - sky[k]) / scale[k]
-            i, j = int(math.floor(at_x + 0.5)) - x0, int(math.floor(at_y + 0.5)) - y0
-            if i < 0 or i >= columns or j < 0 or j >= rows:
-                continue
-            i, j = i + halo, j + halo
-            # Fractions of the lattice itself, so that they are the same in every band.
-            cell_x, cell_y = int(math.floor(at_x)), int(math.floor(at_y))
-            place = (cell_x - x0 + halo, cell_y - y0 + halo, at_x - cell_x, at_y - cell_y)
-            allowed = _variance(raw[k] / area, template.signal[c, j, i] * inverse_gain / scale[k])
-            allowed = kappa * kappa * (allowed + template.squared[c, j, i])
-            target = _bilinear(plain[c], place)
-            if np.isnan(target) or (value - target) ** 2 <= allowed:
-                continue
-            # Beyond its noise: is it the interpolation?
-            target = _cubic(plain[c], place)
-            if np.isnan(target) or (value - target) ** 2 <= allowed:
-                continue
-            # Is it the seeing? The template as broad as the frame, and what that changes.
-            width = template.width[c, j, i]
-            blur = (fwhm[k] * fwhm[k] - width * width) / (FWHM2 * BLUR_STEP)
-            if most > 0 and not np.isnan(blur):
-                blur = min(max(blur, -MOST_SHARPER), float(most))
-                level = min(max(int(blur), 0), most - 1)
-                low_blur = _cubic(template.bank[level, c], place)
-                high_blur = _cubic(template.bank[level + 1, c], place)
-                moved = low_blur + (blur - level) * (high_blur - low_blur)
-                change = max(abs(moved - target), _sharper(template.signal[c, j, i], width, fwhm[k]))
-                allowed += (kappa * seeing_tolerance * change) ** 2
-                target = moved
-            if (value - target) ** 2 > allowed:
-                marks[j_image, column] = REJECTED
+            _places(light, row, low, high, places)
+            _fields_along(light, y, ends[low - first : high - first + 1], nodes, floats)
+            phases = light.cell[y % 2, (start + left) % 2], light.cell[y % 2, (start + left + 1) % 2]
+            n_pixels = (high - low) * SEGMENT
+            _lattice_pixels(n_pixels, places, phases, band, halo, integers)
+            _template_at(n_pixels, wide, flat, places, integers, floats)
+            image, its_marks = light.image[j_image, start + skip : start + stop], marks[j_image]
+            _far(image, its_marks[start + skip : start + stop], skip, integers, floats, 1 / area, limits, far)
+            for n in range(skip, stop):
+                k = Index(n)
+                if not far[k]:
+                    continue
+                c, at_x, at_y = phases[n & 1], places[k], places[k + Index(WIDE)]
+                scale, fwhm = float(floats[k + SCALE]), float(floats[k + LAST])
+                value = (image[n - skip] - float(floats[k + SKY])) / scale
+                i, j = int(math.floor(at_x + 0.5)) - x0 + halo, int(math.floor(at_y + 0.5)) - y0 + halo
+                # Fractions of the lattice itself, so that they are the same in every band.
+                cell_x, cell_y = int(math.floor(at_x)), int(math.floor(at_y))
+                place = (cell_x - x0 + halo, cell_y - y0 + halo, at_x - cell_x, at_y - cell_y)
+                allowed = _variance(floats[k + RAW] / area, template.signal[c, j, i] * inverse_gain / scale)
+                allowed = kappa * kappa * (allowed + template.squared[c, j, i])
+                # Beyond its noise: is it the interpolation?
+                target = _cubic(plain[c], place)
+                if np.isnan(target) or (value - target) ** 2 <= allowed:
+                    continue
+                # Is it the seeing? The template as broad as the frame, and what that changes.
+                width = template.width[c, j, i]
+                blur = (fwhm * fwhm - width * width) / (FWHM2 * BLUR_STEP)
+                if most > 0 and not np.isnan(blur):
+                    blur = min(max(blur, -MOST_SHARPER), float(most))
+                    level = min(max(int(blur), 0), most - 1)
+                    low_blur = _cubic(template.bank[level, c], place)
+                    high_blur = _cubic(template.bank[level + 1, c], place)
+                    moved = low_blur + (blur - level) * (high_blur - low_blur)
+                    change = max(abs(moved - target), _sharper(template.signal[c, j, i], width, fwhm))
+                    allowed += (kappa * seeing_tolerance * change) ** 2
+                    target = moved
+                if (value - target) ** 2 > allowed:
+                    its_marks[start + n] = REJECTED
 
 
 @njit(error_model="numpy")
-def _lattice_pixels(x, y, phases, band, halo, nearest, corner):
-    """Where pixels of a row lie in the planes of a template: the nearest lattice pixel, -1 out of the band, and the
-    lower left one of the four around, as indices of all planes in one."""
+def _lattice_pixels(n, places, phases, band, halo, integers):
+    """Where pixels of a run lie in the planes of a template: NEAREST, the nearest lattice pixel, -1 out of the band,
+    and CORNER, the lower left one of the four around; indices of all planes in one."""
     w = np.int32(band[3] + 2 * halo)
     first_y, first_x = np.int32(band[0] - halo), np.int32(band[1] - halo)
     last_y, last_x, edge = np.int32(halo + band[2]), np.int32(halo + band[3]), np.int32(halo)
     plane = np.int32(band[2] + 2 * halo) * w
     even, odd = np.int32(phases[0]) * plane, np.int32(phases[1]) * plane
-    for k in range(len(x)):
-        i, j = np.int32(np.floor(x[k] + 0.5)) - first_x, np.int32(np.floor(y[k] + 0.5)) - first_y
-        left, low = np.int32(np.floor(x[k])) - first_x, np.int32(np.floor(y[k])) - first_y
+    for k in range(Index(n)):
+        x, y = places[k], places[k + Index(WIDE)]
+        i, j = np.int32(np.floor(x + 0.5)) - first_x, np.int32(np.floor(y + 0.5)) - first_y
+        left, low = np.int32(np.floor(x)) - first_x, np.int32(np.floor(y)) - first_y
         inside = i >= edge and i < last_x and j >= edge and j < last_y
-        of = even if k & 1 == 0 else odd
-        nearest[k] = of + j * w + i if inside else np.int32(-1)
-        corner[k] = of + low * w + left if inside else np.int32(0)
+        of = even if k & ONE == 0 else odd
+        integers[k + NEAREST] = of + j * w + i if inside else np.int32(-1)
+        integers[k + CORNER] = of + low * w + left if inside else np.int32(0)
 
 
 @njit(error_model="numpy")
-def _template_at(template, x, y, nearest, corner, target, signal, squared):
-    """Template at pixels: bilinear between lattice pixels, and the light and the tolerance of the nearest."""
-    w, plain = np.uintp(template.bank.shape[3]), template.bank[0].reshape(-1)
-    all_signal, all_squared = template.signal.reshape(-1), template.squared.reshape(-1)
-    for k in range(len(x)):
-        at, there = np.uintp(corner[k]), np.uintp(max(nearest[k], np.int32(0)))
-        fx, fy = x[k] - np.floor(x[k]), y[k] - np.floor(y[k])
+def _template_at(n, wide, flat, places, integers, floats):
+    """Template at pixels: TARGET, bilinear between lattice pixels; ABOVE and SQUARED of the nearest."""
+    (plain, signal, squared), w = flat, Index(wide)
+    for k in range(Index(n)):
+        at, there = Index(integers[k + CORNER]), Index(max(integers[k + NEAREST], np.int32(0)))
+        x, y = places[k], places[k + Index(WIDE)]
+        fx, fy = np.float32(x - np.floor(x)), np.float32(y - np.floor(y))
         low = plain[at] + fx * (plain[at + ONE] - plain[at])
         high = plain[at + w] + fx * (plain[at + w + ONE] - plain[at + w])
-        target[k] = low + fy * (high - low)
-        signal[k], squared[k] = all_signal[there], all_squared[there]
+        floats[k + TARGET] = low + fy * (high - low)
+        floats[k + ABOVE], floats[k + SQUARED] = signal[there], squared[there]
 
 
 @njit(error_model="numpy")
-def _far(pixels, fields, known, per_area, inverse_gain, limit, far):
+def _far(image, marks, skip, integers, floats, per_area, limits, far):
     """Which pixels are to be tested and differ from the template by more than their noise and the tolerance."""
-    (image, marks, nearest), (scale, sky, raw), (target, signal, squared) = pixels, fields, known
-    for k in range(len(image)):
-        difference, own = (image[k] - sky[k]) / scale[k] - target[k], raw[k] * per_area
-        variance = max(own + signal[k] * inverse_gain / scale[k], LEAST_VARIANCE * own)
-        beyond = difference * difference > limit * (variance + squared[k])
-        far[k] = beyond and nearest[k] >= 0 and marks[k] == KEPT
+    inverse_gain, limit, per_area = np.float32(limits[0]), np.float32(limits[1] * limits[1]), np.float32(per_area)
+    for n in range(len(image)):
+        k = Index(n + skip)
+        per_scale = np.float32(1.0) / floats[k + SCALE]
+        difference = (image[n] - floats[k + SKY]) * per_scale - floats[k + TARGET]
+        own = floats[k + RAW] * per_area
+        variance = _variance(own, floats[k + ABOVE] * (inverse_gain * per_scale))
+        beyond = difference * difference > limit * (variance + floats[k + SQUARED])
+        far[k] = beyond & (integers[k + NEAREST] >= 0) & (marks[n] == KEPT)
 
 
 @njit(error_model="numpy")
@@ -384,15 +405,7 @@ def _sharper(light, width, fwhm):
 @njit(error_model="numpy")
 def _variance(raw, photons):
     """Variance of a raw pixel's value: of its sky, and of the photons above or below it."""
-    return max(raw + photons, LEAST_VARIANCE * raw)
-
-
-@njit(error_model="numpy")
-def _bilinear(plane, place):
-    i, j, fx, fy = place
-    low = plane[j, i] + fx * (plane[j, i + 1] - plane[j, i])
-    high = plane[j + 1, i] + fx * (plane[j + 1, i + 1] - plane[j + 1, i])
-    return low + fy * (high - low)
+    return max(raw + photons, np.float32(LEAST_VARIANCE) * raw)
 
 
 @njit(error_model="numpy")
@@ -434,7 +447,7 @@ def _spot(light, drop):
     sides = np.array([*p, *q, *slopes, *(1 / max(abs(slope), 1e-12) for slope in slopes)])
     half = {POINT: 0.0, TURBO: 0.5 * drop.pixfrac, GAUSSIAN: GAUSSIAN_REACH}.get(drop.kernel, 0.0) * math.sqrt(area)
     ex, ey = (np.abs(p) + np.abs(q)) / 2 if drop.kernel == SQUARE else (half, half)
-    ny, nx = (math.ceil(2 * extent - LEAST_SHARE) + 1 for extent in (ey, ex))
+    ny, nx = (math.ceil(2 * extent - 1e-9) + 1 for extent in (ey, ex))
     return Spot(drop.kernel, float(drop.pixfrac), drop.scale, float(area), float(ey), float(ex), ny, nx, sides)
 
 
@@ -515,7 +528,7 @@ def deposit(lights, marks, band, signal, inverse_gain, odd, exposure_s, drop, su
             f"got {signal.shape}"
         )
     spots = Spot(drop.kernel, float(drop.pixfrac), drop.scale, *map(np.array, list(zip(*spots, strict=True))[3:]))
-    prepared, bends = zip(*map(_prepared, lights), strict=True)
+    prepared, bends = zip(*(_prepared(light, DEPOSITED) for light in lights), strict=True)
     stacked, its_marks = _stacked(prepared, marks)
     first = (int(band[0]), int(band[1]))
     per_frame = (np.array(odd, np.int64), np.array(exposure_s, float))
@@ -585,139 +598,209 @@ def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, sums, 
         first[1] + (tile[1] + tile[3] + spot.ex) / s,
     )
     row_low, row_high, low, high = _window(light, bend, box)
-    n_nodes, n_most = high - low + 1, (high - low) * SEGMENT
-    row, places, nodes = np.empty((2, 4)), np.empty((n_nodes, 2)), np.empty((n_nodes, 2, len(FIELDS)))
-    xs, ys, fine_x, fine_y = np.empty(n_most), np.empty(n_most), np.empty(n_most), np.empty(n_most)
-    along = np.empty((len(FIELDS), n_most))
-    scale, sky, raw, weight = along[0], along[1], along[2], along[4]
-    begin_x, begin_y = np.empty(n_most, np.int32), np.empty(n_most, np.int32)
-    near_x, near_y = np.empty(n_most, np.int32), np.empty(n_most, np.int32)
-    per_area, own = s * s / spot.area, Index(3 * half)
-    shares, parts = np.empty((spot.ny, spot.nx, n_most)), np.empty((spot.ny + spot.nx, n_most))
-    origin_y, origin_x = first[0] * s, first[1] * s
-    bottom, right = tile[0] + tile[2], tile[1] + tile[3]
+    row, ends, nodes = np.empty((2, 4)), np.empty((high - low + 1, 2)), np.empty((RUN + 1, 2, 4), np.float32)
+    places, terms = np.empty(2 * WIDE), np.empty(4 * WIDE)
+    floats, integers, counting = (
+        np.empty(N_FLOATS, np.float32),
+        np.empty(N_INTEGERS, np.int32),
+        np.empty(WIDE, np.uint8),
+    )
+    parts = np.empty((spot.ny + spot.nx) * WIDE, np.float32)
+    areas, shares = np.empty(spot.ny * spot.nx * WIDE, np.float32), np.empty(spot.ny * spot.nx * WIDE)
     for j_image in range(row_low, row_high):
         y = top + j_image
         _row(light, float(y), row)
-        begin, end = _run(light, row, low, high, box, places, xs, ys)
-        if begin >= end:
-            continue
-        _fields_along(light, y, places[begin - low : end - low + 1], nodes[: end - begin + 1], along)
-        start, n_pixels = begin * SEGMENT - left, (end - begin) * SEGMENT
-        for k in range(n_pixels):
-            fine_x[k] = (xs[k] + 0.5) * s - 0.5
-            fine_y[k] = (ys[k] + 0.5) * s - 0.5
-        _spread(spot, n_pixels, fine_x, fine_y, parts, shares)
-        for k in range(n_pixels):
-            begin_x[k] = np.int32(np.floor(fine_x[k] - spot.ex + 0.5)) - origin_x
-            begin_y[k] = np.int32(np.floor(fine_y[k] - spot.ey + 0.5)) - origin_y
-            near_x[k] = np.int32(np.floor(xs[k] + 0.5)) - first[1] + halo
-            near_y[k] = np.int32(np.floor(ys[k] + 0.5)) - first[0] + halo
-        skip, stop = max(-start, 0), min(n_pixels, n_columns - start)
-        its, its_marks = slice(skip, stop), marks[j_image, start + skip : start + stop]
-        image = light.image[j_image, start + skip : start + stop]
-        _values(image, sky[its], scale[its], raw[its], per_area, inverse_gain)
-        even, odd = light.cell[y % 2, (left + start) % 2], light.cell[y % 2, (left + start + 1) % 2]
-        for k in range(skip, stop):
-            kind, value, w = its_marks[k - skip], sky[k], weight[k]
-            j, i = begin_y[k], begin_x[k]
-            low_m, high_m = max(tile[0], j), min(bottom, j + spot.ny)
-            low_n, high_n = max(tile[1], i), min(right, i + spot.nx)
-            if low_m >= high_m or low_n >= high_n or kind == MISSING or np.isnan(value):
+        reached = _reached(light, row, low, high, box, ends)
+        for begin in range(reached[0], reached[1], RUN):
+            end = min(begin + RUN, reached[1])
+            start, n = begin * SEGMENT - left, (end - begin) * SEGMENT
+            skip, stop = max(-start, 0), min(n, n_columns - start)
+            if skip >= stop:
                 continue
-            c = Index(even if k & 1 == 0 else odd)
-            v = _variance(raw[k], signal[c, Index(near_y[k]), Index(near_x[k])] * scale[k])
-            wy, w2v = w * value, w * w * v
-            its_sums, its_counts = sums[Index(kind), c], counts[Index(kind), c]
-            for m in range(low_m, high_m):
-                line, n_line, share = its_sums[Index(m)], its_counts[Index(m)], shares[Index(m - j)]
-                for n in range(low_n, high_n):
-                    a = share[Index(n - i), Index(k)]
-                    if a == 0:
-                        continue
-                    n_line[Index(n)] += 1
-                    at = line[Index(n)]
-                    at[own] += a * wy
-                    at[own + ONE] += a * w
-                    at[own + TWO] += a * a * w2v
-                    at[6] += a * value
-                    at[7] += a
-                    at[8] += a * exposure_s
+            _places(light, row, begin, end, places)
+            _fields_along(light, y, ends[begin - low : end - low + 1], nodes, floats)
+            phases = light.cell[y % 2, (left + start) % 2], light.cell[y % 2, (left + start + 1) % 2]
+            _drops(n, spot, places, first, floats, integers)
+            _light_at(n, places, phases, first, halo, signal, integers, floats)
+            _spread(n, spot, floats, parts, areas, shares)
+            image, its_marks = (
+                light.image[j_image, start + skip : start + stop],
+                marks[j_image, start + skip : start + stop],
+            )
+            _terms(image, skip, floats, s * s / spot.area, inverse_gain, terms)
+            _counting(its_marks, skip, terms, integers, tile, spot, counting)
+            run = (its_marks, skip, phases, terms, integers, counting, shares)
+            _scatter(run, spot, tile, half, exposure_s, sums, counts)
 
 
 @njit(error_model="numpy")
-def _values(image, sky, scale, raw, per_area, inverse_gain):
-    """In place: the value of a pixel for its sky, the variance of the sky in it for the raw one, and what photons have
-    of it, per ADU of light, for the scale."""
-    for k in range(len(image)):
-        sky[k] = (image[k] - sky[k]) / scale[k]
-        scale[k] = inverse_gain / scale[k]
-        raw[k] *= per_area
+def _drops(n, spot, places, first, floats, integers):
+    """The first output pixel that each drop reaches, in the band, and where from it the drop lies."""
+    s = float(spot.scale)
+    for k in range(Index(n)):
+        fine = (places[k] + 0.5) * s - 0.5
+        low = np.floor(fine - spot.ex + 0.5)
+        floats[k + FROM_X] = fine - low
+        integers[k + FIRST_X] = np.int32(low) - np.int32(first[1] * spot.scale)
+    for k in range(Index(n)):
+        fine = (places[k + Index(WIDE)] + 0.5) * s - 0.5
+        low = np.floor(fine - spot.ey + 0.5)
+        floats[k + FROM_Y] = fine - low
+        integers[k + FIRST_Y] = np.int32(low) - np.int32(first[0] * spot.scale)
 
 
 @njit(error_model="numpy")
-def _spread(spot, n_pixels, x, y, parts, shares):
-    """What of each drop of a run falls on output pixels, from that on which it begins: (ny, nx, n)."""
-    ny, nx, ey, ex, area, shape = spot.ny, spot.nx, spot.ey, spot.ex, spot.area, spot.sides
+def _light_at(n, places, phases, first, halo, signal, integers, floats):
+    """LIGHT of the nearest lattice pixel; of pixels beyond the halo, whose drops do not reach the band, of any."""
+    h, w, flat = np.int32(signal.shape[1]), np.int32(signal.shape[2]), signal.reshape(-1)
+    first_y, first_x = np.int32(first[0] - halo), np.int32(first[1] - halo)
+    even, odd = np.int32(phases[0]) * h * w, np.int32(phases[1]) * h * w
+    for k in range(Index(n)):
+        i, j = (
+            np.int32(np.floor(places[k] + 0.5)) - first_x,
+            np.int32(np.floor(places[k + Index(WIDE)] + 0.5)) - first_y,
+        )
+        inside = i >= 0 and i < w and j >= 0 and j < h
+        of = even if k & ONE == 0 else odd
+        integers[k + SIGNAL] = of + j * w + i if inside else np.int32(0)
+    for k in range(Index(n)):
+        floats[k + LIGHT] = flat[Index(integers[k + SIGNAL])]
+
+
+@njit(error_model="numpy")
+def _terms(image, skip, floats, per_area, inverse_gain, terms):
+    """Of each pixel: weight times value, weight, squared weight times variance, value."""
+    per_area, inverse_gain = np.float32(per_area), np.float32(inverse_gain)
+    for n in range(len(image)):
+        k = Index(n + skip)
+        per_scale = np.float32(1.0) / floats[k + SCALE]
+        value, w = (image[n] - floats[k + SKY]) * per_scale, floats[k + LAST]
+        variance = _variance(floats[k + RAW] * per_area, floats[k + LIGHT] * (inverse_gain * per_scale))
+        terms[k + WY] = w * value
+        terms[k + W] = w
+        terms[k + W2V] = w * w * variance
+        terms[k + Y] = value
+
+
+@njit(error_model="numpy")
+def _counting(marks, skip, terms, integers, tile, spot, counting):
+    """0 where nothing of a drop counts in the tile, 1 where all of it does, 2 where a part may."""
+    y0, x0, y1, x1 = np.int32(tile[0]), np.int32(tile[1]), np.int32(tile[0] + tile[2]), np.int32(tile[1] + tile[3])
+    ny, nx = np.int32(spot.ny), np.int32(spot.nx)
+    for n in range(len(marks)):
+        k = Index(n + skip)
+        j, i, value = integers[k + FIRST_Y], integers[k + FIRST_X], terms[k + Y]
+        some = (j + ny > y0) & (j < y1) & (i + nx > x0) & (i < x1) & (marks[n] != MISSING) & (value == value)
+        whole = (j >= y0) & (j + ny <= y1) & (i >= x0) & (i + nx <= x1)
+        counting[k] = np.uint8(some) * (np.uint8(2) - np.uint8(whole))
+
+
+@njit(error_model="numpy")
+def _scatter(run, spot, tile, half, exposure_s, sums, counts):
+    """Add the drops of a run to the output pixels of a tile."""
+    marks, skip, phases, terms, integers, counting, shares = run
+    all_sums, all_counts, n_sums, own = sums.reshape(-1), counts.reshape(-1), Index(len(SUMS)), Index(3 * half)
+    _, n_channels, h, w = counts.shape
+    even, odd, of_kind, width, wide = phases[0] * h * w, phases[1] * h * w, n_channels * h * w, Index(w), Index(WIDE)
+    bottom, right = tile[0] + tile[2], tile[1] + tile[3]
+    for n in range(len(marks)):
+        k = Index(n + skip)
+        if counting[k] == 0:
+            continue
+        j, i = np.int64(integers[k + FIRST_Y]), np.int64(integers[k + FIRST_X])
+        low_m, high_m, low_n, high_n = 0, spot.ny, 0, spot.nx
+        if counting[k] == 2:
+            low_m, high_m = max(tile[0] - j, 0), min(bottom - j, spot.ny)
+            low_n, high_n = max(tile[1] - i, 0), min(right - i, spot.nx)
+        corner = Index(marks[n] * of_kind + (even if k & ONE == 0 else odd) + j * w + i)
+        wy, weight, w2v, value = terms[k + WY], terms[k + W], terms[k + W2V], terms[k + Y]
+        for m in range(Index(low_m), Index(high_m)):
+            for q in range(Index(low_n), Index(high_n)):
+                a = shares[k + (m * Index(spot.nx) + q) * wide]
+                if a == 0:
+                    continue
+                pixel = corner + m * width + q
+                all_counts[pixel] += 1
+                at = pixel * n_sums
+                all_sums[at + own] += a * wy
+                all_sums[at + own + ONE] += a * weight
+                all_sums[at + own + TWO] += a * a * w2v
+                all_sums[at + Index(6)] += a * value
+                all_sums[at + Index(7)] += a
+                all_sums[at + Index(8)] += a * exposure_s
+
+
+@njit(error_model="numpy")
+def _spread(n_pixels, spot, floats, parts, areas, shares):
+    """What of each drop of a run falls on output pixels, from that on which it begins: (ny nx WIDE,)."""
+    ny, nx, area = spot.ny, spot.nx, spot.area
+    x, y = floats[FROM_X:][:n_pixels], floats[FROM_Y:][:n_pixels]
     if spot.kernel != SQUARE:
-        _along(spot, ey, n_pixels, y, parts[:ny])
-        _along(spot, ex, n_pixels, x, parts[ny : ny + nx])
+        _along(spot, spot.ey, y, ny, parts)
+        _along(spot, spot.ex, x, nx, parts[ny * WIDE :])
         for m in range(ny):
             for n in range(nx):
+                across, along, out = parts[m * WIDE :], parts[(ny + n) * WIDE :], shares[(m * nx + n) * WIDE :]
                 for k in range(n_pixels):
-                    shares[m, n, k] = area * parts[m, k] * parts[ny + n, k]
+                    out[k] = area * (across[k] * along[k])
         return
-    p0, p1, p2, p3, p4, p5, p6, p7 = shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], shape[7]
-    bottom = -0.5 * (p1 + p3)
-    factor = 1 / (spot.pixfrac * spot.pixfrac)
-    least = LEAST_SHARE * area
+    sides = spot.sides.astype(np.float32)
+    p0, p1, p2, p3, p4, p5, p6, p7 = sides[0], sides[1], sides[2], sides[3], sides[4], sides[5], sides[6], sides[7]
+    ex, bottom = np.float32(spot.ex), np.float32(-0.5 * (spot.sides[1] + spot.sides[3]))
+    ey, factor, least = np.float32(spot.ey), np.float32(1 / spot.pixfrac**2), np.float32(LEAST_SHARE * area)
     # First the area of the drop left of and below the far corner of each output pixel.
     for m in range(ny):
         for n in range(nx):
+            far_y, far_x, out = np.float32(m + 0.5), np.float32(n + 0.5), areas[(m * nx + n) * WIDE :]
             for k in range(n_pixels):
-                dx = min(np.floor(x[k] - ex + 0.5) + n + 0.5 - x[k], ex) + ex
-                dy = min(np.floor(y[k] - ey + 0.5) + m + 0.5 - y[k], ey) - bottom
+                dx, dy = min(far_x - x[k], ex) + ex, min(far_y - y[k], ey) - bottom
                 below = _edge(dx, dy, p0, p4, p6) + _edge(dx - p0, dy - p1, p2, p5, p7)
                 above = _edge(dx, dy, p2, p5, p7) + _edge(dx - p2, dy - p3, p0, p4, p6)
-                shares[m, n, k] = factor * (below - above)
-    for m in range(ny - 1, -1, -1):
-        for n in range(nx - 1, -1, -1):
-            here = shares[m, n]
-            left, under, both = shares[m, max(n - 1, 0)], shares[max(m - 1, 0), n], shares[max(m - 1, 0), max(n - 1, 0)]
-            in_x, in_y = 1.0 * (n > 0), 1.0 * (m > 0)
+                out[k] = factor * (below - above)
+    for m in range(ny):
+        for n in range(nx):
+            here, left = areas[(m * nx + n) * WIDE :], areas[(m * nx + max(n - 1, 0)) * WIDE :]
+            under, both = areas[(max(m - 1, 0) * nx + n) * WIDE :], areas[(max(m - 1, 0) * nx + max(n - 1, 0)) * WIDE :]
+            in_x, in_y = np.float32(n > 0), np.float32(m > 0)
+            out = shares[(m * nx + n) * WIDE :]
             for k in range(n_pixels):
                 a = here[k] - in_x * left[k] - in_y * under[k] + in_x * in_y * both[k]
-                here[k] = a if a > least else 0.0
+                out[k] = a if a > least else np.float32(0.0)
 
 
 @njit(error_model="numpy")
-def _along(spot, half, n_pixels, place, parts):
-    """Shares along one axis of drops that are a product of both: (n, n_pixels), sum 1."""
+def _along(spot, half, place, n_parts, parts):
+    """Shares along one axis of drops that are a product of both: (n_parts WIDE,), sum 1."""
     if spot.kernel == POINT:
-        parts[0, :n_pixels] = 1.0
+        parts[: len(place)] = np.float32(1.0)
     elif spot.kernel == TURBO:
-        for n in range(len(parts)):
-            for k in range(n_pixels):
-                i = np.floor(place[k] - half + 0.5) + n
-                a = (min(i + 0.5, place[k] + half) - max(i - 0.5, place[k] - half)) / (2 * half)
-                parts[n, k] = a if a > LEAST_SHARE else 0.0
+        # The difference of what lies left of both edges, so that the sum is 1 for the least drops too.
+        reach, per_size, least = np.float32(half), np.float32(1 / (2 * half)), np.float32(LEAST_SHARE)
+        none, whole = np.float32(0.0), np.float32(1.0)
+        for n in range(n_parts):
+            low, high, out = np.float32(n - 0.5), np.float32(n + 0.5), parts[n * WIDE :]
+            for k in range(len(place)):
+                up_to_high = min(max((high - place[k] + reach) * per_size, none), whole)
+                a = up_to_high - min(max((low - place[k] + reach) * per_size, none), whole)
+                out[k] = a if a > least else none
     else:
         rate = 0.5 * (2.3548 / spot.pixfrac) ** 2 / spot.area
-        for k in range(n_pixels):
+        for k in range(len(place)):
             nearest = place[k] - np.floor(place[k] + 0.5)
             total = 0.0
-            for n in range(len(parts)):
-                distance = np.floor(place[k] - half + 0.5) + n - place[k]
+            for n in range(n_parts):
+                distance = n - place[k]
                 within = distance - 0.5 < half
-                parts[n, k] = math.exp(rate * (nearest * nearest - distance * distance)) if within else 0.0
-                total += parts[n, k]
-            for n in range(len(parts)):
-                parts[n, k] /= total
+                parts[n * WIDE + k] = math.exp(rate * (nearest * nearest - distance * distance)) if within else 0.0
+                total += parts[n * WIDE + k]
+            for n in range(n_parts):
+                parts[n * WIDE + k] /= total
 
 
 @njit(error_model="numpy")
 def _edge(reach, height, width, slope, inverse):
     """Area between an edge and a level at a height above its left end, as far right as it reaches."""
-    part = min(max(reach, 0.0), width)
-    left, right = max(height, 0.0), max(height - slope * part, 0.0)
-    return 0.5 * (left + right) * min(part, max(left, right) * inverse)
+    zero = np.float32(0.0)
+    part = min(max(reach, zero), width)
+    left, right = max(height, zero), max(height - slope * part, zero)
+    return np.float32(0.5) * (left + right) * min(part, max(left, right) * inverse)
