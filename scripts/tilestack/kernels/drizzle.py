@@ -22,7 +22,7 @@ SQUARE, TURBO, POINT, GAUSSIAN = range(len(KERNELS))
 GAUSSIAN_REACH = 1.2
 # Shares of a drop below this are rounding of single precision, and no share.
 LEAST_SHARE = 1e-6
-# Along a raw row fields are bilinear at every 16th column and linear between them: five fields at every pixel would
+# Along a raw row fields are bilinear at every 16th column and linear between them: four fields at every pixel would
 # take longer than all the rest. From a bilinear field the line differs where it crosses a row of nodes, by 4 px times
 # the change of slope there: of fields that change by 1 % from node to node, 128 px apart, by 2e-4 in the worst place.
 SEGMENT = 16
@@ -43,6 +43,10 @@ TEMPLATE_HALO = 2
 Light = namedtuple("Light", "image top_left cell to_lattice lens fields grid")
 # The sky by colour on a band and a halo around it: bank (m, c, H, W) of the template and its blurred forms, its FWHM,
 # the squared tolerance in ADU^2 and the light above the local sky in ADU, each (c, H, W); all float32.
+Template = namedtuple("Template", "bank width squared signal")
+# One of SQUARE, TURBO, POINT, GAUSSIAN; size of a drop in raw pixels; output pixels to a lattice pixel along an axis.
+Drop = namedtuple("Drop", "kernel pixfrac scale")
+
 # Indices without sign: of others numba looks whether they count from the end.
 Index = np.uintp
 ONE, TWO = Index(1), Index(2)
@@ -50,10 +54,10 @@ ONE, TWO = Index(1), Index(2)
 MARKED, DEPOSITED = [0, 1, 2, 3], [0, 1, 2, 4]
 # Where quantities of a run begin. Floats: scale, sky, variance, FWHM or weight; then what each kernel adds to them.
 SCALE, SKY, RAW, LAST = (Index(k * WIDE) for k in range(4))
-TARGET, ABOVE, SQUARED = (Index(k * WIDE) for k in range(4, 7))  # of the template
-FROM_X, FROM_Y, LIGHT = (
-    Index(k * WIDE) for k in range(4, 7)
-)  # place of a drop from the first output pixel that it reaches
+# Of the template: its value, its light above the sky, its squared tolerance.
+TARGET, ABOVE, SQUARED = (Index(k * WIDE) for k in range(4, 7))
+# Place of a drop from the first output pixel that it reaches, and the light of the sky there.
+FROM_X, FROM_Y, LIGHT = (Index(k * WIDE) for k in range(4, 7))
 N_FLOATS = 7 * WIDE
 # Integers.
 NEAREST, CORNER = Index(0), Index(WIDE)
@@ -61,9 +65,6 @@ FIRST_Y, FIRST_X, SIGNAL = Index(0), Index(WIDE), Index(2 * WIDE)
 N_INTEGERS = 3 * WIDE
 # What is added to sums.
 WY, W, W2V, Y = (Index(k * WIDE) for k in range(4))
-Template = namedtuple("Template", "bank width squared signal")
-# One of SQUARE, TURBO, POINT, GAUSSIAN; size of a drop in raw pixels; output pixels to a lattice pixel along an axis.
-Drop = namedtuple("Drop", "kernel pixfrac scale")
 
 # Compiled without fused multiply-add, unlike other kernels: pixels of a row are taken as vectors where there are enough
 # of them, and one by one at the end. Where a row begins and ends goes with the band, and must not show in the bits.
@@ -600,11 +601,8 @@ def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, sums, 
     row_low, row_high, low, high = _window(light, bend, box)
     row, ends, nodes = np.empty((2, 4)), np.empty((high - low + 1, 2)), np.empty((RUN + 1, 2, 4), np.float32)
     places, terms = np.empty(2 * WIDE), np.empty(4 * WIDE)
-    floats, integers, counting = (
-        np.empty(N_FLOATS, np.float32),
-        np.empty(N_INTEGERS, np.int32),
-        np.empty(WIDE, np.uint8),
-    )
+    floats, integers = np.empty(N_FLOATS, np.float32), np.empty(N_INTEGERS, np.int32)
+    counting = np.empty(WIDE, np.uint8)
     parts = np.empty((spot.ny + spot.nx) * WIDE, np.float32)
     areas, shares = np.empty(spot.ny * spot.nx * WIDE, np.float32), np.empty(spot.ny * spot.nx * WIDE)
     for j_image in range(row_low, row_high):
@@ -623,10 +621,8 @@ def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, sums, 
             _drops(n, spot, places, first, floats, integers)
             _light_at(n, places, phases, first, halo, signal, integers, floats)
             _spread(n, spot, floats, parts, areas, shares)
-            image, its_marks = (
-                light.image[j_image, start + skip : start + stop],
-                marks[j_image, start + skip : start + stop],
-            )
+            image = light.image[j_image, start + skip : start + stop]
+            its_marks = marks[j_image, start + skip : start + stop]
             _terms(image, skip, floats, s * s / spot.area, inverse_gain, terms)
             _counting(its_marks, skip, terms, integers, tile, spot, counting)
             run = (its_marks, skip, phases, terms, integers, counting, shares)
@@ -656,10 +652,8 @@ def _light_at(n, places, phases, first, halo, signal, integers, floats):
     first_y, first_x = np.int32(first[0] - halo), np.int32(first[1] - halo)
     even, odd = np.int32(phases[0]) * h * w, np.int32(phases[1]) * h * w
     for k in range(Index(n)):
-        i, j = (
-            np.int32(np.floor(places[k] + 0.5)) - first_x,
-            np.int32(np.floor(places[k + Index(WIDE)] + 0.5)) - first_y,
-        )
+        i = np.int32(np.floor(places[k] + 0.5)) - first_x
+        j = np.int32(np.floor(places[k + Index(WIDE)] + 0.5)) - first_y
         inside = i >= 0 and i < w and j >= 0 and j < h
         of = even if k & ONE == 0 else odd
         integers[k + SIGNAL] = of + j * w + i if inside else np.int32(0)
