@@ -109,15 +109,26 @@ def _peak(voters, radius):
 def _vote(voters, sines, cosines, radius, step):
     n_rows = int(2 * radius / step) + 2
     best, best_angle, best_row = -1, 0, 0
-    votes = np.zeros(n_rows, np.int64)
+    votes, per_step = np.zeros(n_rows, np.int32), 1 / step
     for a in range(len(sines)):
         votes[:] = 0
         for k in range(len(voters)):
-            votes[int((voters[k, 0] * sines[a] + voters[k, 1] * cosines[a] + radius) / step)] += 1
-        for r in range(n_rows - 1):
-            if votes[r] + votes[r + 1] > best:  # a line may lie between two rows
-                best, best_angle, best_row = votes[r] + votes[r + 1], a, r
+            row = (voters[k, 0] * sines[a] + voters[k, 1] * cosines[a] + radius) * per_step
+            votes[np.uintp(int(row))] += 1  # unsigned: of others numba looks whether they count from the end
+        most = _most_of_two(votes[:-1], votes[1:])
+        if most > best:
+            best, best_angle = most, a
+            best_row = np.argmax(votes[:-1] + votes[1:])
     return best_angle, best_row + 0.5
+
+
+@njit
+def _most_of_two(votes, following):
+    """Most votes of two rows side by side, as a line may lie between them; without branches."""
+    most = np.int32(-1)
+    for r in range(len(votes)):
+        most = max(most, votes[r] + following[r])
+    return most
 
 
 def _refined(points, normal, offset):

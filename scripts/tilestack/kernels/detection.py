@@ -201,68 +201,95 @@ def _normal(image, cell, noise, use, left, bottom, p, profile, normal, gradient)
     """Fill the normal equations at p, return chi^2."""
     ny, nx = use.shape
     n_channels = len(noise)
+    _integrate(p, left, bottom, nx, ny, profile)
+    normal[:] = 0.0
+    gradient[:] = 0.0
+    chi2 = 0.0
+    for j in range(ny):
+        a0, a1 = SHARES[0] * profile[0, 0, nx + j], SHARES[1] * profile[1, 0, nx + j]
+        b0, b1 = SHARES[0] * profile[0, 1, nx + j], SHARES[1] * profile[1, 1, nx + j]
+        c0, c1 = SHARES[0] * profile[0, 2, nx + j], SHARES[1] * profile[1, 2, nx + j]
+        for phase in range(2):  # pixels of one channel, so that their sums stay in registers
+            c = cell[(bottom + j) % 2, (left + phase) % 2]
+            flux, sky, weight = p[3 + c], p[3 + n_channels + c], 1.0 / (noise[c] * noise[c])
+            xx = xy = xf = yy = yf = ff = x_flux = y_flux = f_flux = x_sky = y_sky = f_sky = 0.0
+            flux_flux = flux_sky = sky_sky = x_r = y_r = f_r = flux_r = sky_r = r_r = 0.0
+            for i in range(phase, nx, 2):
+                if not use[j, i]:
+                    continue
+                e0, e1 = profile[0, 0, i], profile[1, 0, i]
+                value = a0 * e0 + a1 * e1
+                dx = flux * (a0 * profile[0, 1, i] + a1 * profile[1, 1, i])
+                dy = flux * (b0 * e0 + b1 * e1)
+                df = flux * (a0 * profile[0, 2, i] + a1 * profile[1, 2, i] + (c0 * e0 + c1 * e1))
+                residual = image[bottom + j, left + i] - flux * value - sky
+                xx, xy, xf = xx + dx * dx, xy + dx * dy, xf + dx * df
+                yy, yf, ff = yy + dy * dy, yf + dy * df, ff + df * df
+                x_flux, y_flux, f_flux = x_flux + dx * value, y_flux + dy * value, f_flux + df * value
+                x_sky, y_sky, f_sky = x_sky + dx, y_sky + dy, f_sky + df
+                flux_flux, flux_sky, sky_sky = flux_flux + value * value, flux_sky + value, sky_sky + 1.0
+                x_r, y_r, f_r = x_r + dx * residual, y_r + dy * residual, f_r + df * residual
+                flux_r, sky_r, r_r = flux_r + value * residual, sky_r + residual, r_r + residual * residual
+            f, s = 3 + c, 3 + n_channels + c
+            normal[0, 0] += weight * xx
+            normal[0, 1] += weight * xy
+            normal[0, 2] += weight * xf
+            normal[1, 1] += weight * yy
+            normal[1, 2] += weight * yf
+            normal[2, 2] += weight * ff
+            normal[0, f] += weight * x_flux
+            normal[1, f] += weight * y_flux
+            normal[2, f] += weight * f_flux
+            normal[0, s] += weight * x_sky
+            normal[1, s] += weight * y_sky
+            normal[2, s] += weight * f_sky
+            normal[f, f] += weight * flux_flux
+            normal[f, s] += weight * flux_sky
+            normal[s, s] += weight * sky_sky
+            gradient[0] += weight * x_r
+            gradient[1] += weight * y_r
+            gradient[2] += weight * f_r
+            gradient[f] += weight * flux_r
+            gradient[s] += weight * sky_r
+            chi2 += weight * r_r
+    for a in range(len(p)):
+        for b in range(a):
+            normal[a, b] = normal[b, a]
+    return chi2
+
+
+@njit(fastmath={"contract"})
+def _integrate(p, left, bottom, nx, ny, profile):
+    """For each column and then each row the integral of both Gaussians over the pixel and its derivatives by position
+    and by ln FWHM: (2, 3, nx + ny)."""
     fwhm = math.exp(p[2])
-    root = math.sqrt(2.0)
-    # profile[i] holds, for each column and then each row, the integral over the pixel and its derivatives by
-    # position and by ln FWHM.
     for i in range(2):
         sigma = SIGMAS[i] * fwhm
         norm = 1.0 / (math.sqrt(2 * math.pi) * sigma)
         for axis in range(2):
             n, first, centre, base = (nx, left, p[0], 0) if axis == 0 else (ny, bottom, p[1], nx)
             u = (first - 0.5 - centre) / sigma
-            edge, density = math.erf(u / root), norm * math.exp(-u * u / 2)
+            bell = math.exp(-u * u / 2)
+            edge, density = _error_function(u, bell), norm * bell
             for j in range(n):
                 v = (first + j + 0.5 - centre) / sigma
-                next_edge, next_density = math.erf(v / root), norm * math.exp(-v * v / 2)
+                bell = math.exp(-v * v / 2)
+                next_edge, next_density = _error_function(v, bell), norm * bell
                 profile[i, 0, base + j] = (next_edge - edge) / 2
                 profile[i, 1, base + j] = density - next_density
                 profile[i, 2, base + j] = sigma * (u * density - v * next_density)
                 u, edge, density = v, next_edge, next_density
-    normal[:] = 0.0
-    gradient[:] = 0.0
-    chi2 = 0.0
-    for j in range(ny):
-        for i in range(nx):
-            if not use[j, i]:
-                continue
-            c = cell[(bottom + j) % 2, (left + i) % 2]
-            flux, weight = p[3 + c], 1.0 / (noise[c] * noise[c])
-            value, by_x, by_y, by_fwhm = 0.0, 0.0, 0.0, 0.0
-            for m in range(2):
-                px, py = profile[m, 0, i], profile[m, 0, nx + j]
-                value += SHARES[m] * px * py
-                by_x += SHARES[m] * profile[m, 1, i] * py
-                by_y += SHARES[m] * px * profile[m, 1, nx + j]
-                by_fwhm += SHARES[m] * (profile[m, 2, i] * py + px * profile[m, 2, nx + j])
-            residual = image[bottom + j, left + i] - flux * value - p[3 + n_channels + c]
-            chi2 += weight * residual * residual
-            d0, d1, d2 = flux * by_x, flux * by_y, flux * by_fwhm
-            f, s = 3 + c, 3 + n_channels + c
-            normal[0, 0] += weight * d0 * d0
-            normal[0, 1] += weight * d0 * d1
-            normal[0, 2] += weight * d0 * d2
-            normal[1, 1] += weight * d1 * d1
-            normal[1, 2] += weight * d1 * d2
-            normal[2, 2] += weight * d2 * d2
-            normal[0, f] += weight * d0 * value
-            normal[1, f] += weight * d1 * value
-            normal[2, f] += weight * d2 * value
-            normal[0, s] += weight * d0
-            normal[1, s] += weight * d1
-            normal[2, s] += weight * d2
-            normal[f, f] += weight * value * value
-            normal[f, s] += weight * value
-            normal[s, s] += weight
-            gradient[0] += weight * d0 * residual
-            gradient[1] += weight * d1 * residual
-            gradient[2] += weight * d2 * residual
-            gradient[f] += weight * value * residual
-            gradient[s] += weight * residual
-    for a in range(len(p)):
-        for b in range(a):
-            normal[a, b] = normal[b, a]
-    return chi2
+
+
+@njit(fastmath={"contract"})
+def _error_function(u, bell):
+    """erf(u / sqrt 2) where exp(-u^2 / 2) is known already: to 1.5e-7, at a quarter of the cost.
+
+    Abramowitz & Stegun, Handbook of Mathematical Functions (1964), 7.1.26.
+    """
+    t = 1.0 / (1.0 + 0.3275911 * math.sqrt(0.5) * abs(u))
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    return math.copysign(1.0 - series * bell, u)
 
 
 @njit(fastmath={"contract"})
@@ -411,21 +438,27 @@ def _defects(image, cell, noise, kappa, isolation):
     h, w = image.shape
     step = 2 if cell.max() > 0 else 1
     found, busy = np.zeros((h, w), np.bool_), np.zeros(h, np.bool_)
-    ring, far = np.empty(8), np.empty(w, np.bool_)
+    ring, far = np.empty(8), np.zeros(-(-w // 8) * 8, np.bool_)
+    eights = far.view(np.uint64)
     limits = np.empty((2, w), np.float32)
     for x in range(w):
         limits[0, x], limits[1, x] = kappa * noise[cell[0, x % 2]] / 2, kappa * noise[cell[1, x % 2]] / 2
     for y in range(h):
-        # Most pixels leave here, in a loop without branches: compare with two neighbours before sorting eight.
+        # Most pixels leave here, in a loop without branches: compare with four neighbours before sorting eight.
         line, limit = image[y], limits[y % 2]
+        above, below = image[y - step if y >= step else y + step], image[y + step if y + step < h else y - step]
         n = w - 2 * step
-        _far_from_both(line[:n], line[step : step + n], line[2 * step :], limit[step:], far[step : step + n])
+        beside = line[:n], line[2 * step :], above[step : step + n], below[step : step + n]
+        _far_from_both(line[step : step + n], beside, limit[step:], far[step : step + n])
         for k in range(step):
             far[k] = abs(line[k] - line[k + step]) > limit[k]
             far[w - 1 - k] = abs(line[w - 1 - k] - line[w - 1 - k - step]) > limit[w - 1 - k]
-        for x in range(w):
-            if far[x] and _stands_alone(image, cell, noise, kappa, isolation, step, found, y, x, ring):
-                found[y, x] = busy[y] = True
+        for m in range(len(eights)):
+            if eights[m] == 0:
+                continue
+            for x in range(8 * m, min(8 * m + 8, w)):
+                if far[x] and _stands_alone(image, cell, noise, kappa, isolation, step, found, y, x, ring):
+                    found[y, x] = busy[y] = True
     # Once more beside those, which no longer count: of two neighbours the first may have hidden the second.
     for y, x in _points(found, busy):
         for j in range(max(y - step, 0), min(y + step + 1, h)):
@@ -436,10 +469,13 @@ def _defects(image, cell, noise, kappa, isolation):
 
 
 @njit(fastmath={"contract"})
-def _far_from_both(left, own, right, limit, far):
+def _far_from_both(own, beside, limit, far):
+    """Whether pixels are far from the mean of those on both sides, and of those above and below."""
+    left, right, above, below = beside
     half = np.float32(0.5)
     for x in range(len(own)):
-        far[x] = abs(own[x] - half * (left[x] + right[x])) > limit[x]
+        across = abs(own[x] - half * (left[x] + right[x])) > limit[x]
+        far[x] = across & (abs(own[x] - half * (above[x] + below[x])) > limit[x])
 
 
 @njit

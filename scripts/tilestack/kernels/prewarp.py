@@ -48,7 +48,8 @@ def lanczos_table(a=3):
 
 TABLE = lanczos_table()
 Index = np.uintp
-ONE, TWO, THREE = Index(1), Index(2), Index(3)
+ONE, TWO, THREE, FOUR = Index(1), Index(2), Index(3), Index(4)
+F = np.float32  # numbers of formulas in single precision: a plain one would make them double
 
 
 def replace_defects(image, defects, step):
@@ -108,35 +109,59 @@ def demosaic(raw, cell):
     """
     if raw.ndim != 2 or min(raw.shape) < 5 or cell.shape != (2, 2):
         raise ValueError(f"raw must be at least (5, 5) and cell (2, 2), got {raw.shape} and {cell.shape}")
-    return _demosaic(np.ascontiguousarray(raw, dtype=np.float32), cell)
+    return _demosaic(np.pad(raw.astype(np.float32, copy=False), 2, mode="reflect"), cell)
 
 
 @njit(cache=True, parallel=True, fastmath={"contract"})
-def _demosaic(raw, cell):
-    h, w = raw.shape
+def _demosaic(padded, cell):
+    h, w = padded.shape[0] - 4, padded.shape[1] - 4
     planes = np.empty((3, h, w), np.float32)
     for y in prange(h):
-        yu, yuu = abs(y - 1), abs(y - 2)
-        yd, ydd = h - 1 - abs(h - 1 - (y + 1)), h - 1 - abs(h - 1 - (y + 2))
-        for x in range(w):
-            xl, xll = abs(x - 1), abs(x - 2)
-            xr, xrr = w - 1 - abs(w - 1 - (x + 1)), w - 1 - abs(w - 1 - (x + 2))
-            own = cell[y % 2, x % 2]
-            c = raw[y, x]
-            cross_x, cross_y = raw[y, xl] + raw[y, xr], raw[yu, x] + raw[yd, x]
-            far_x, far_y = raw[y, xll] + raw[y, xrr], raw[yuu, x] + raw[ydd, x]
-            corners = raw[yu, xl] + raw[yu, xr] + raw[yd, xl] + raw[yd, xr]
-            planes[own, y, x] = c
-            if own == 1:
-                along_x = (10 * c + 8 * cross_x - 2 * far_x + far_y - 2 * corners) / 16
-                along_y = (10 * c + 8 * cross_y - 2 * far_y + far_x - 2 * corners) / 16
-                beside = cell[y % 2, (x + 1) % 2]
-                planes[beside, y, x] = along_x
-                planes[2 - beside, y, x] = along_y
-            else:
-                planes[1, y, x] = (4 * c + 2 * (cross_x + cross_y) - far_x - far_y) / 8
-                planes[2 - own, y, x] = (12 * c + 4 * corners - 3 * (far_x + far_y)) / 16
+        rows = padded[y], padded[y + 1], padded[y + 2], padded[y + 3], padded[y + 4]
+        green = Index(0 if cell[y % 2, 0] == 1 else 1)  # the columns of green; the others have one colour too
+        own = cell[y % 2, 1 - green]
+        _green(rows, green, planes[1, y])
+        _of_this_row(rows, green, planes[own, y])
+        _of_next_row(rows, green, planes[2 - own, y])
     return planes
+
+
+# In single precision, and one loop for each row that is written: of more rows the compiler would have to ask at run
+# time whether they overlap, and makes no vectors then. Without fused multiply-add, as in ``drizzle``: what is taken
+# one by one behind the last vector of a row must have the same bits.
+@njit
+def _green(rows, green, out):
+    above, up, line, down, below = rows
+    for x in range(len(out)):
+        k = Index(x)
+        c, far = line[k + TWO], (above[k + TWO] + below[k + TWO]) + (line[k] + line[k + FOUR])
+        cross = (up[k + TWO] + down[k + TWO]) + (line[k + ONE] + line[k + THREE])
+        out[k] = c if k & ONE == green else F(0.125) * (F(4) * c + F(2) * cross - far)
+
+
+@njit
+def _of_this_row(rows, green, out):
+    """Red or blue, whichever has pixels in the row."""
+    above, up, line, down, below = rows
+    for x in range(len(out)):
+        k = Index(x)
+        c, cross, far = line[k + TWO], line[k + ONE] + line[k + THREE], line[k] + line[k + FOUR]
+        corners = (up[k + ONE] + up[k + THREE]) + (down[k + ONE] + down[k + THREE])
+        value = F(10) * c + F(8) * cross - F(2) * (far + corners) + (above[k + TWO] + below[k + TWO])
+        out[k] = F(0.0625) * value if k & ONE == green else c
+
+
+@njit
+def _of_next_row(rows, green, out):
+    """Red or blue, whichever has pixels in the rows above and below."""
+    above, up, line, down, below = rows
+    for x in range(len(out)):
+        k = Index(x)
+        c, far_x, far_y = line[k + TWO], line[k] + line[k + FOUR], above[k + TWO] + below[k + TWO]
+        corners = (up[k + ONE] + up[k + THREE]) + (down[k + ONE] + down[k + THREE])
+        at_green = F(10) * c + F(8) * (up[k + TWO] + down[k + TWO]) - F(2) * (far_y + corners) + far_x
+        beside_green = F(12) * c + F(4) * corners - F(3) * (far_x + far_y)
+        out[k] = F(0.0625) * (at_green if k & ONE == green else beside_green)
 
 
 def saturation_map(raw, saturation, reach=3):
