@@ -1,7 +1,5 @@
 """Turn the local metrics of a session into fields of scale, variance, sky and weight over the tiles."""
 
-import numpy as np
-
 from tilestack import fields, files, job, records
 from tilestack.records import rounded
 
@@ -13,7 +11,8 @@ def local_weights(paths, fields_path, record_path, *, objective, quality_model, 
     fit_of = {frame["file"]: frame for frame in normalized["frames"]}
     names = [entry["file"] for path in paths["records"] for entry in records.read(path)["frames"]]
     whole, fits = ([of[name] for name in names] for of in (whole_of, fit_of))
-    measured, tiles, grid = fields.joined(paths["local"])
+    measured = fields.Measured(paths["local"])
+    tiles, grid = measured.tiles, measured.grid
     made, spread = fields.make(
         measured,
         tiles,
@@ -28,7 +27,7 @@ def local_weights(paths, fields_path, record_path, *, objective, quality_model, 
     cards = {**grid, "TILEY0": tiles[0], "TILEX0": tiles[1], "NFRAMES": len(names)}
     with files.Writer(fields_path, cards) as writer:
         for name, values in made.items():
-            writer.append(name, np.asarray(values, np.float32))
+            writer.append(name, values)
     changes = ("ln_fwhm", "ln_t", "ln_variance")
     records.write(
         record_path,
@@ -44,7 +43,7 @@ def local_weights(paths, fields_path, record_path, *, objective, quality_model, 
             "frames": [
                 {
                     **{key: frame[key] for key in ("file", "session", "batch", "index", "exposure_s")},
-                    "mean_weight": rounded(made["WEIGHT"][k].mean((1, 2))),
+                    "mean_weight": rounded(spread["mean_weight"][k]),
                     "rms_ln_t": rounded(spread["frame_ln_t"][k], 4),
                     "rms_ln_fwhm": rounded(spread["frame_ln_fwhm"][k], 4),
                 }

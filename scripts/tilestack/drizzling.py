@@ -119,7 +119,8 @@ class Batch:
         return kernel.Template(bank, width, np.stack(squared), np.stack(signal))
 
     def outliers(self, blocks):
-        """Rejected pixels of all frames, grown and with whole streaks: a list of (m, 2) arrays, rows and columns."""
+        """Rejected pixels of all frames, grown and with whole streaks: a list of (m,) int32 arrays, sorted places in
+        the light as counted along its rows."""
         n = len(self.entries)
         found = [[np.zeros((0, 2), np.int64)] for _ in range(n)]
         if self.options["reject"]:
@@ -162,11 +163,19 @@ def _strips(block, known, halo):
 
 
 def _grown(points, reach, shape):
-    """Pixels and those within `reach` of them along each axis: sorted, each once."""
+    """Pixels and those within `reach` of them along each axis: places along the rows of the light, sorted."""
     steps = np.array([(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)])
     near = (points[:, None] + steps).reshape(-1, 2)
     near = near[((near >= 0) & (near < shape)).all(1)]
-    return np.column_stack(np.divmod(np.unique(near[:, 0] * shape[1] + near[:, 1]), shape[1]))
+    return np.unique(near[:, 0] * shape[1] + near[:, 1]).astype(np.int32)  # of all frames they are held to the end
+
+
+def _within(places, width, corner, shape):
+    """Rows and columns in a part of a light, from its corner, of those places (sorted) that lie in it."""
+    first, last = np.searchsorted(places, np.array([corner[0], corner[0] + shape[0]], np.int32) * np.int32(width))
+    y, x = np.divmod(places[first:last], width)
+    here = (x >= corner[1]) & (x < corner[1] + shape[1])
+    return y[here] - corner[0], x[here] - corner[1]
 
 
 def around(batch, block):
@@ -186,7 +195,7 @@ def add(batch, block, found, drop, exposure_s, signal, members=None, fields=None
     ----------
     batch : Batch
     block : (int, int, int, int)
-    found : list of (m, 2) arrays
+    found : list of (m,) int32 arrays
         From ``outliers``.
     drop : drizzle.Drop
     exposure_s : (n,) float64 array
@@ -208,8 +217,7 @@ def add(batch, block, found, drop, exposure_s, signal, members=None, fields=None
     counts = np.zeros(sums.shape[:-1], np.int32)
     for some in batch.lights(block, reaches(batch), members, fields):
         for k, light, marks in some:
-            here = found[k] - light.top_left
-            y, x = here[((here >= 0) & (here < marks.shape)).all(1)].T
+            y, x = _within(found[k], batch.raw.shape[1], light.top_left, marks.shape)
             marks[y, x] = np.where(marks[y, x] == kernel.KEPT, kernel.REJECTED, marks[y, x])
         which, lights, marks = zip(*some, strict=True)
         odd = [batch.entries[k]["index"] % 2 == 1 for k in which]

@@ -29,19 +29,23 @@ def from_structure(slope, error, ln_scale, ln_fwhm):
     exponent : float
         NaN where it is not settled.
     """
-    n = len(slope)
-    nothing = np.full((n, *slope.shape[2:]), np.nan)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        good = (slope > LEAST_SNR * error) & np.isfinite(error)
-        logs = np.where(good, np.log(np.where(good, slope, 1.0)) - ln_scale, np.nan)
-        spread = np.where(good, error / slope, np.nan)
-    # Tiles that all frames show: the same places for each, so that what lies there drops out.
-    common = good.all(0)
-    if common.sum() < FEWEST_TILES or n < FEWEST_FRAMES:
+    n, n_channels, *shape = slope.shape
+    nothing = np.full((n, *shape), np.nan)
+    if n < FEWEST_FRAMES:
         return nothing, nothing, np.nan
-    weight = common / np.where(common, (spread**2).mean(0), 1.0)
-    pattern = np.where(common, logs.mean(0), 0.0)
-    whole = (weight * np.where(common, logs - pattern, 0.0)).sum((1, 2, 3)) / weight.sum()
+    # Channel by channel, as the tiles of all frames take much memory. Of each the tiles that all frames show, so that
+    # what lies in the same places drops out.
+    common, pattern, weight = (np.empty((n_channels, *shape), dtype) for dtype in (bool, float, float))
+    whole = np.zeros(n)
+    for c in range(n_channels):
+        logs, spread = _logs(slope[:, c], error[:, c], ln_scale[:, c])
+        common[c] = np.isfinite(spread).all(0)
+        weight[c] = common[c] / np.where(common[c], (spread**2).mean(0), 1.0)
+        pattern[c] = np.where(common[c], logs.mean(0), 0.0)
+        whole += (weight[c] * np.where(common[c], logs - pattern[c], 0.0)).sum((1, 2))
+    if common.sum() < FEWEST_TILES:
+        return nothing, nothing, np.nan
+    whole /= weight.sum()
     seeing = ln_fwhm - np.nanmean(ln_fwhm)
     known = np.isfinite(seeing)
     power = (seeing[known] ** 2).sum()
@@ -49,12 +53,26 @@ def from_structure(slope, error, ln_scale, ln_fwhm):
     scatter = (whole + exponent * seeing)[known].std()
     if exponent * np.sqrt(power) < LEAST_SIGMA * scatter:
         return nothing, nothing, np.nan
+    total, deviation = np.zeros((n, *shape)), np.zeros((n, *shape))
+    for c in range(n_channels):
+        logs, spread = _logs(slope[:, c], error[:, c], ln_scale[:, c])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            its_own = -(logs - pattern[c] - whole[:, None, None]) / exponent
+            precision = np.where(np.isfinite(its_own) & common[c], (exponent / spread) ** 2, 0.0)
+        total += precision
+        deviation += precision * np.nan_to_num(its_own)
     with np.errstate(invalid="ignore", divide="ignore"):
-        by_channel = -(logs - pattern - whole[:, None, None, None]) / exponent
-        precision = np.where(np.isfinite(by_channel) & common, (exponent / spread) ** 2, 0.0)
-        total = precision.sum(1)
-        deviation, its_error = (precision * np.nan_to_num(by_channel)).sum(1) / total, total**-0.5
+        deviation, its_error = deviation / total, total**-0.5
     return np.where(total > 0, deviation, np.nan), np.where(total > 0, its_error, np.nan), float(exponent)
+
+
+def _logs(slope, error, ln_scale):
+    """Logarithm of the slopes of a channel without the scale, and its error; NaN where a slope is not significant."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        good = (slope > LEAST_SNR * error) & np.isfinite(error)
+        return np.where(good, np.log(np.where(good, slope, 1.0)) - ln_scale, np.nan), np.where(
+            good, error / slope, np.nan
+        )
 
 
 def error_by_stars(deviation, its_error, of_stars, error_of_stars):

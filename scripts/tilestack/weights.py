@@ -100,10 +100,19 @@ def shrunk(estimate, error, variance=None):
     if variance is None:
         variance = 0.0
         if known.sum() >= 10:
-            x, s = estimate[known], error[known]
+            # Few arrays at a time: the tiles of all frames of a session take much memory.
+            noise = error[known] ** 2
+            beyond = estimate[known] ** 2 - noise
             # Iterated: each estimate counts by how much it says about the variance.
             for _ in range(20):
-                weight = 1 / (variance + s**2) ** 2
-                variance = max(0.0, float((weight * (x**2 - s**2)).sum() / weight.sum()))
-    share = np.where(known, variance / (variance + np.where(known, error, 1.0) ** 2), 0.0)
-    return np.where(known, share * np.where(known, estimate, 0.0), 0.0), variance
+                weight = (noise + variance) ** -2.0
+                total = weight.sum()
+                weight *= beyond
+                variance = max(0.0, float(weight.sum() / total))
+            del noise, beyond, weight
+    field = np.where(known, error, 1.0)
+    field *= field
+    field += variance
+    np.divide(variance, field, out=field)
+    field *= np.where(known, estimate, 0.0)
+    return field, variance

@@ -190,7 +190,9 @@ def remade(case, session, objective="balanced", local=True):
     fit_of = {f["file"]: f for f in normalized["frames"]}
     names = [f["file"] for f in run.record(f"work/weights/{session}.json")["frames"]]
     paths = [run.folder / f"work/local/{session}/{batch}.fits" for batch in run.batches(session)]
-    measured, tiles, grid = fields.joined(paths)
+    joined = fields.Measured(paths)
+    with files.opened(paths[0]) as hdus:
+        measured = {hdu.name: joined[hdu.name] for hdu in hdus[1:]}
     if not local:
         for name in ("LN_T", "LN_FWHM", "STRUCTURE"):
             measured[name][:] = np.nan
@@ -198,8 +200,8 @@ def remade(case, session, objective="balanced", local=True):
         measured["NOISE"][:] = typical_noise[:, :, None, None]
     made, _ = fields.make(
         measured,
-        tiles,
-        grid["STRIDEPX"],
+        joined.tiles,
+        joined.grid["STRIDEPX"],
         [whole_of[name] for name in names],
         [fit_of[name] for name in names],
         normalized["reference_sky"],
@@ -207,7 +209,7 @@ def remade(case, session, objective="balanced", local=True):
         quality_model="physical",
         profile="strict",
     )
-    return {name: np.asarray(values, np.float32) for name, values in made.items()}
+    return made
 
 
 def t4(folder, size, seed):
