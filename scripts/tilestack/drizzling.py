@@ -322,8 +322,7 @@ def write_sums(path, split_path, batch, drop, exposure_s, split):
             for kind in left_out:
                 left_out[kind].append(_sparse(sums[kind], counts[kind], corner))
         for kind, name in ((1, "REJECTED"), (2, "SATURATED")):
-            columns = {key: np.concatenate([part[key] for part in left_out[kind]]) for key in left_out[kind][0]}
-            writer.append_table(name, columns)
+            writer.append_table(name, *left_out.pop(kind))
     return np.array([len(mine) for mine in found], np.int64)
 
 

@@ -101,8 +101,7 @@ def write_sums(
                 writer.put(places[name], counts[kind].sum(0).astype(np.int16), first)
                 left_out[kind].append(_sparse(sums[kind], counts[kind], band[0] - box[0]))
         for kind, name in ((1, "REJECTED"), (2, "SATURATED")):
-            columns = {key: np.concatenate([part[key] for part in left_out[kind]]) for key in left_out[kind][0]}
-            writer.append_table(name, columns)
+            writer.append_table(name, *left_out.pop(kind))
     return per_frame, n_streaks
 
 

@@ -110,8 +110,7 @@ class File:
     def __exit__(self, *error):
         if self.shape[0] and error[0] is None:
             for name, parts in self.left_out.items():
-                columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-                self.writer.append_table(name, columns)
+                self.writer.append_table(name, *parts)
         self.writer.__exit__(*error)
 
     def put(self, cluster, channel, corner, sums, counts):
