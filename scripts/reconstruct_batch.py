@@ -39,6 +39,7 @@ def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic):
         options,
         split,
     )
+    job.give_memory_back()
     raw_rejected = np.zeros(len(names), np.int64)
     if names and (pattern is not None or drizzle["mono"]):
         layers = template.Layers(paths["layers"] if pattern is None else paths["colour_layers"])

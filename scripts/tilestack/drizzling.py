@@ -244,15 +244,15 @@ def add_clusters(batch, block, found, drop, exposure_s, split, by_cluster):
     return total, n
 
 
-def blocks_of(batch, drop):
-    """Blocks of the lattice so many of whose sums fit into memory.
+def blocks_of(batch, drop, n_held=1):
+    """Blocks of the lattice of which so many sums at a time, `n_held`, fit into memory.
 
     The more a frame is turned the less wide: a band across the whole lattice would need nearly all of its raw rows. So
     a block's columns reach over no more of them than its rows do.
     """
     per_pixel = drop.scale**2 * batch.n_channels * 3 * (8 * len(kernel.SUMS) + 4)
     y0, x0, h, w = batch.box
-    area = BLOCK_BYTES / per_pixel
+    area = BLOCK_BYTES / n_held / per_pixel
     turned = max(abs(m[1, 0]) / np.hypot(m[0, 0], m[1, 0]) for m in batch.to_lattice)
     n_columns = int(np.clip(np.ceil(w * np.sqrt(turned / area)), 1, w))
     n_rows = int(np.clip(np.ceil(h * w / n_columns / area), 1, h))
@@ -302,7 +302,8 @@ def write_sums(path, split_path, batch, drop, exposure_s, split):
     shape = (batch.n_channels, *box[2:])
     left_out = {1: [], 2: []}
     by_cluster = splitsums.File(split_path, split, splitsums.DRIZZLED, (kernel.SUMS, ("N",)), batch.n_channels, box)
-    blocks = blocks_of(batch, drop)
+    # With clusters there are sums of all and of one.
+    blocks = blocks_of(batch, drop, 2 if by_cluster.shape[0] else 1)
     with files.Writer(path, cards) as writer, by_cluster:
         places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
         places |= {name: writer.reserve(name, shape, "i2") for name in ("N", "N_REJECTED", "N_SATURATED")}

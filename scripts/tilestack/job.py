@@ -1,6 +1,7 @@
 """Set-up that every script needs once: its log file, its threads, and the reason it leaves where it stops."""
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import gc
@@ -59,6 +60,14 @@ def started(snakemake):
             if stop.reason != "job_failed":
                 raise SystemExit(1) from None  # the reason says it all: no traceback on the terminal
             raise
+
+
+def give_memory_back():
+    """Give the system what has been freed, which jobs keep (``MALLOC_TRIM_THRESHOLD_``): between two parts of a job
+    whose arrays do not fit into each other's places. Only glibc has that call."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ from astropy.io import fits
 
 from tilestack import files, records
 
-
 PARTS = slice(0, 2), slice(2, 2), slice(2, None)
 
 
