@@ -302,8 +302,8 @@ def write_sums(path, split_path, batch, drop, exposure_s, split):
     shape = (batch.n_channels, *box[2:])
     left_out = {1: [], 2: []}
     by_cluster = splitsums.File(split_path, split, splitsums.DRIZZLED, (kernel.SUMS, ("N",)), batch.n_channels, box)
-    # With clusters there are sums of all and of one.
-    blocks = blocks_of(batch, drop, 2 if by_cluster.shape[0] else 1)
+    # With clusters there are sums of all, of one, and of one with flat weights.
+    blocks = blocks_of(batch, drop, 2 + split.flat if by_cluster.shape[0] else 1)
     with files.Writer(path, cards) as writer, by_cluster:
         places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
         places |= {name: writer.reserve(name, shape, "i2") for name in ("N", "N_REJECTED", "N_SATURATED")}

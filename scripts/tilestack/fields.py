@@ -47,14 +47,12 @@ def make(measured, tiles, stride, whole, fits, reference_sky, *, objective, qual
     # Raw pixels of a finer scale are more to a lattice pixel: their noise counts by area.
     area, error = (records.array([f[key] for f in whole]) for key in ("area", "error_px"))
     typical = typical * np.sqrt(area)[:, None]
-    log_variance = measured["NOISE"]
-    log_variance *= np.sqrt(area)[:, None, None, None]
+    log_variance = measured["NOISE"] * np.sqrt(area)[:, None, None, None]
     log_variance /= typical[:, :, None, None]
     np.log(log_variance, out=log_variance)
     log_variance *= 2
     log_variance, beta2 = _variances(log_variance, covered)
 
-    score = 0.0
     if quality_model == "zscore":
         score = _score(measured, scale, ln_t, fwhm, ln_fwhm, area, with_stars, whole)
     smooth = local.sky_to_tiles(reference_sky, tiles, stride)
@@ -62,7 +60,7 @@ def make(measured, tiles, stride, whole, fits, reference_sky, *, objective, qual
     mean_weight = np.empty(shape)
     width = fwhm[:, None, None] * np.exp(ln_fwhm)
     smeared = weights.smeared(width, error[:, None, None], np.sqrt(area)[:, None, None])
-    smeared = np.where(np.isfinite(smeared), smeared, _median_of_known(smeared))
+    smeared = weights.typical_where_unknown(smeared)  # of all frames, before they are taken in turn
     for first in range(0, len(whole), CHUNK):
         k = slice(first, first + CHUNK)
         t = scale[k, :, None, None] * np.exp(ln_t[k])[:, None]
@@ -137,11 +135,6 @@ def _score(measured, scale, ln_t, fwhm, ln_fwhm, area, with_stars, whole):
         measured["SKY"] / t,
         np.broadcast_to(with_stars[:, None], t.shape),
     )
-
-
-def _median_of_known(values):
-    known = values[np.isfinite(values)]
-    return np.median(known) if known.size else 1.0
 
 
 def _variances(log_variance, covered):

@@ -70,9 +70,8 @@ def _logs(slope, error, ln_scale):
     """Logarithm of the slopes of a channel without the scale, and its error; NaN where a slope is not significant."""
     with np.errstate(invalid="ignore", divide="ignore"):
         good = (slope > LEAST_SNR * error) & np.isfinite(error)
-        return np.where(good, np.log(np.where(good, slope, 1.0)) - ln_scale, np.nan), np.where(
-            good, error / slope, np.nan
-        )
+        logs = np.where(good, np.log(np.where(good, slope, 1.0)) - ln_scale, np.nan)
+        return logs, np.where(good, error / slope, np.nan)
 
 
 def error_by_stars(deviation, its_error, of_stars, error_of_stars):

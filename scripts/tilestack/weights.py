@@ -21,9 +21,13 @@ def physical(scale, variance, fwhm, objective):
     objective : str
         ``depth``, ``balanced`` or ``sharp``: p = 0, 1, 3.
     """
+    return scale**2 / variance * typical_where_unknown(fwhm) ** -EXPONENTS[objective]
+
+
+def typical_where_unknown(fwhm):
+    """FWHM with the median of the rest in place of NaN; 1 where none is known."""
     known = fwhm[np.isfinite(fwhm)]
-    fwhm = np.where(np.isfinite(fwhm), fwhm, np.median(known) if known.size else 1.0)
-    return scale**2 / variance * fwhm ** -EXPONENTS[objective]
+    return np.where(np.isfinite(fwhm), fwhm, np.median(known) if known.size else 1.0)
 
 
 def smeared(fwhm, error_px, pixel_px):

@@ -620,3 +620,16 @@ def test_blocks__cover_the_box_once_and_are_no_wider_than_the_turn_allows(degree
         assert h == 1 or h * w <= 1.1 * most
         covered[y - box[0] : y - box[0] + h, x - box[1] : x - box[1] + w] += 1
     assert (covered == 1).all()
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(0, 7 * 11 - 1)), st.integers(0, 6), st.integers(0, 10), st.integers(1, 7), st.integers(1, 11)
+)
+def test_rejected_places__in_a_part_of_a_light_are_those_of_its_mask(places, top, left, rows, columns):
+    whole = np.zeros((7, 11), bool)
+    whole.ravel()[places] = True
+    part = whole[top : top + rows, left : left + columns]
+    found = np.zeros_like(part)
+    found[drizzling._within(np.flatnonzero(whole).astype(np.int32), 11, (top, left), part.shape)] = True
+    np.testing.assert_array_equal(found, part)

@@ -449,7 +449,7 @@ def _defects(image, cell, noise, kappa, isolation):
         above, below = image[y - step if y >= step else y + step], image[y + step if y + step < h else y - step]
         n = w - 2 * step
         beside = line[:n], line[2 * step :], above[step : step + n], below[step : step + n]
-        _far_from_both(line[step : step + n], beside, limit[step:], far[step : step + n])
+        _far_from_neighbours(line[step : step + n], beside, limit[step:], far[step : step + n])
         for k in range(step):
             far[k] = abs(line[k] - line[k + step]) > limit[k]
             far[w - 1 - k] = abs(line[w - 1 - k] - line[w - 1 - k - step]) > limit[w - 1 - k]
@@ -469,7 +469,7 @@ def _defects(image, cell, noise, kappa, isolation):
 
 
 @njit(fastmath={"contract"})
-def _far_from_both(own, beside, limit, far):
+def _far_from_neighbours(own, beside, limit, far):
     """Whether pixels are far from the mean of those on both sides, and of those above and below."""
     left, right, above, below = beside
     half = np.float32(0.5)
