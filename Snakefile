@@ -12,6 +12,7 @@ pathvars:
 
 include: "rules/plan.smk"
 include: "rules/digest.smk"
+include: "rules/job_server.smk"
 include: "rules/events.smk"
 include: "rules/registration.smk"
 include: "rules/metrics.smk"

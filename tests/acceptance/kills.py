@@ -47,16 +47,15 @@ def digests(run):
 
 
 def children(pid):
-    """Processes that run a script for a snakemake, from the system's own table."""
-    found = []
+    """Processes that run a script for a snakemake, from the system's own table: they bear its name (job_server.py)."""
+    found, scripts = [], {path.stem[:15] for path in (ROOT / "scripts").glob("*.py")}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                stat = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-                words = (entry / "cmdline").read_bytes().split(b"\0")
+                name, stat = (entry / "stat").read_text().partition("(")[2].rsplit(")", 1)
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            found.append((int(entry.name), int(stat[1]), any(b".snakemake/scripts" in word for word in words)))
+            found.append((int(entry.name), int(stat.split()[1]), name in scripts))
     below = {pid}
     for _ in range(4):
         below |= {child for child, parent, _ in found if parent in below}

@@ -1,0 +1,145 @@
+"""scripts/job_server.py: a job that was forked ends like one that Python was started for."""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from support import ROOT
+
+
+class Server:
+    """The other end of the socket, as rules/job_server.smk holds it."""
+
+    def __init__(self, errors):
+        self.control, theirs = socket.socketpair()
+        with theirs, open(errors, "w") as stream:
+            command = [sys.executable, ROOT / "scripts/job_server.py", str(theirs.fileno())]
+            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=stream)
+        self.errors = errors
+
+    @contextlib.contextmanager
+    def begun(self, script, folder):
+        """A job that has begun: its process id and where its exit code is to be read."""
+        ours, theirs = socket.socketpair()
+        with ours, ours.makefile() as answer:
+            request = json.dumps({"script": str(script), "folder": str(folder)})
+            socket.send_fds(self.control, [request.encode()], [theirs.fileno()])
+            theirs.close()
+            yield int(answer.readline()), answer
+
+    def run(self, folder, source):
+        """Exit code of a script."""
+        script = folder / "tmp1.some_phase.py"
+        script.write_text(source)
+        with self.begun(script, folder) as (_, answer):
+            return int(answer.readline())
+
+    def close(self):
+        self.control.close()
+        return self.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("server") / "errors")
+    yield server
+    assert server.close() == 0
+
+
+@pytest.mark.parametrize(
+    "source, code",
+    [
+        ("pass", 0),
+        ("import sys; sys.exit(3)", 3),
+        ("raise SystemExit", 0),
+        ("raise SystemExit('a word')", 1),
+        ("1 / 0", 1),
+        ("def broken(:", 1),
+        ("import os; os.kill(os.getpid(), 9)", -signal.SIGKILL),
+    ],
+)
+def test_exit_code(server, tmp_path, source, code):
+    assert server.run(tmp_path, source) == code
+
+
+def test_traceback_names_the_script(server, tmp_path):
+    assert server.run(tmp_path, "what = 1\nwhat.missing\n") == 1
+    told = server.errors.read_text()
+    assert f'File "{tmp_path}/tmp1.some_phase.py", line 2' in told
+    assert "AttributeError: 'int' object has no attribute 'missing'" in told
+
+
+def test_what_a_script_finds(server, tmp_path):
+    """Its name and folder, the modules beside it, its own functions; and what it wants at its end is done."""
+    (tmp_path / "beside.py").write_text("value = 5")
+    source = """
+import atexit, json, os, sys, beside
+def facts():
+    return [sys.argv, __name__, __file__, os.environ["TMPDIR"], beside.value, "numba" in sys.modules]
+atexit.register(lambda: open("OUT", "w").write(json.dumps(facts())))
+"""
+    assert server.run(tmp_path, source.replace("OUT", str(tmp_path / "out"))) == 0
+    script = str(tmp_path / "tmp1.some_phase.py")
+    assert json.loads((tmp_path / "out").read_text()) == [[script], "__main__", script, str(tmp_path), 5, True]
+
+
+def test_jobs_at_the_same_time_know_nothing_of_each_other(server, tmp_path):
+    scripts, gates = [[tmp_path / f"{name}{k}.phase.py" for k in range(3)] for name in ("tmp", "gate")]
+    with contextlib.ExitStack() as stack:
+        jobs = []
+        for k, script in enumerate(scripts):
+            os.mkfifo(gates[k])
+            script.write_text(
+                "import numba, sys\nassert not hasattr(numba, 'mark')\nnumba.mark = 1\n"
+                f"open({str(gates[k])!r}).read()\nsys.exit({k})"
+            )
+            jobs.append(stack.enter_context(server.begun(script, tmp_path)))
+        assert len({pid for pid, _ in jobs}) == 3
+        for gate in gates:  # all are at theirs now, or come to it
+            gate.write_text("go on")
+        assert [int(answer.readline()) for _, answer in jobs] == [0, 1, 2]
+
+
+def test_kernels_run_in_a_fork(server, tmp_path):
+    """Serial kernels and such with threads, after the server itself has used the first kind."""
+    source = """
+import numba, numpy as np
+from tilestack.kernels import scan
+numba.set_num_threads(2 if numba.config.NUMBA_NUM_THREADS > 1 else 1)
+@numba.njit(parallel=True)
+def total(n):
+    s = 0
+    for k in numba.prange(n):
+        s += k
+    return s
+assert total(1000) == 499500
+assert scan.levels(np.full((2, 3), 7, np.float32))[3] == 7
+"""
+    assert server.run(tmp_path, source) == 0, server.errors.read_text()
+
+
+def test_jobs_outlive_the_socket_and_count_as_the_server(tmp_path):
+    """CPU seconds of all jobs reach the process that waits for the server; after a kill of Snakemake its jobs go on."""
+    own = Server(tmp_path / "errors")
+    script, done = tmp_path / "tmp1.phase.py", tmp_path / "done"
+    script.write_text(
+        "import time, pathlib\nwhile time.process_time() < 0.5: pass\n"
+        f"pathlib.Path({str(done)!r}).write_text(str(time.process_time()))\n"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with own.begun(script, tmp_path):
+        server_alone = sum(psutil.Process(own.process.pid).cpu_times()[:2])
+        own.control.close()
+    assert own.process.wait(60) == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert used >= server_alone + float(done.read_text()) - 0.02  # the system counts in steps of 0.01 s
+    assert own.errors.read_text() == ""
