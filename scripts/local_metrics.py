@@ -24,7 +24,7 @@ def local_metrics(paths, out, *, batch):
     mesh_px = read["record"]["mesh_px"]
     box = geometry.union_box([entry["box"] for entry in entries])
     tiles = lattice.tile_range(box, stride)
-    image, variance, _ = (plane[0] for plane in template.read(paths["layers"], box))
+    image, variance, _ = (plane[0] for plane in template.Layers(paths["layers"]).read(box))
     step = 2 if cell.max() > 0 else 1
     fine = metrics.band_pass(image, step)
     noise_of_template = float(np.nanmedian(variance)) if np.isfinite(variance).any() else 0.0

@@ -30,12 +30,12 @@ class Demosaiced:
     """A layer of the mosaics' template in all its colours; reads like ``template.Layers``."""
 
     def __init__(self, path, pattern):
-        self.path, self.cell = path, bayer.channel_cell(pattern)
-        self.widths = [np.hypot(width, np.sqrt(drizzle.FWHM2 * DEMOSAIC_VARIANCE)) for width in template.widths([path])]
+        self.mosaic, self.cell = template.Layers([path]), bayer.channel_cell(pattern)
+        self.widths = [np.hypot(width, np.sqrt(drizzle.FWHM2 * DEMOSAIC_VARIANCE)) for width in self.mosaic.widths]
 
     def read(self, box):
         wide = (box[0] - 2, box[1] - 2, box[2] + 4, box[3] + 4)
-        mosaic, variance, _ = (plane[0] for plane in template.read([self.path], wide))
+        mosaic, variance, _ = (plane[0] for plane in self.mosaic.read(wide))
         phase = np.roll(self.cell, (-(wide[0] % 2), -(wide[1] % 2)), (0, 1))
         # As PREWARP does it. The variance between pixels of a colour is about that of those around.
         image, variance = prewarp.demosaic(mosaic, phase), np.maximum(prewarp.demosaic(variance, phase), 0)

@@ -307,7 +307,7 @@ def write_sums(path, split_path, batch, drop, exposure_s, split):
     with files.Writer(path, cards) as writer, by_cluster:
         places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
         places |= {name: writer.reserve(name, shape, "i2") for name in ("N", "N_REJECTED", "N_SATURATED")}
-        found = batch.outliers(blocks)
+        found = batch.outliers(blocks_of(batch, drop))
         for block in blocks:
             if split is None or split.whole:
                 sums, counts = add(batch, block, found, drop, exposure_s, around(batch, block))

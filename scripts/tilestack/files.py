@@ -31,6 +31,7 @@ class Writer:
 
     def __init__(self, path, cards):
         self.path, self.cards = path, cards
+        self._strips = {}  # rows of images that are not whole yet, by place, plane and first row
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
@@ -42,7 +43,15 @@ class Writer:
         return self
 
     def __exit__(self, *error):
+        unfinished = None
+        if self._strips and error[0] is None:
+            unfinished = RuntimeError(
+                f"{self.path}: {len(self._strips)} strips do not reach across the image"
+            )
+            error = (RuntimeError, unfinished, None)
         self._open.__exit__(*error)
+        if unfinished:
+            raise unfinished
 
     def reserve(self, name, shape, dtype, cards=()):
         """Append the header of an image and room for its pixels; fill it with ``put``.
@@ -82,16 +91,21 @@ class Writer:
         self._stream.write(big.reshape(-1).view("u1"))
 
     def put_block(self, start, array, shape, corner):
-        """Write a block (h, w) of an image of `shape` (planes, rows, columns) at its `corner`: plane, row, column."""
+        """Write a block (h, w) of an image of `shape` (planes, rows, columns) at its `corner`: plane, row, column.
+
+        Blocks side by side come from left to right. They are held until they reach across the image, since a write for
+        each of their rows takes nearly as long as adding up what is in them.
+        """
         plane, row, column = corner
-        big = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder(">"))
-        self._stream.flush()
-        file = self._stream.fileno()
-        for y, line in enumerate(big.view("u1"), start=plane * shape[1] + row):
-            at, left = start + (y * shape[2] + column) * big.itemsize, line.data
-            while left:  # a write may be cut short
-                n = os.pwrite(file, left, at)
-                at, left = at + n, left[n:]
+        strip = self._strips.pop((start, plane, row), None)
+        if strip is None:
+            strip = np.empty((len(array), shape[2]), array.dtype.newbyteorder(">"))
+        end = column + array.shape[1]
+        strip[:, column:end] = array
+        if end == shape[2]:
+            self.put(start, strip, (plane * shape[1] + row) * shape[2])
+        else:
+            self._strips[start, plane, row] = strip
 
     def append(self, name, array, cards=()):
         """Append an image with all its pixels."""
@@ -212,3 +226,8 @@ class Rows:
                         raise DamagedFile(self.path, f"it ends {len(left)} bytes too early")
                     left = left[n:]
         return rows.byteswap(inplace=True)
+
+    def part(self, rows, columns):
+        """Part of all planes by slices of rows and columns, in native byte order: (planes, rows, columns)."""
+        stored = np.memmap(self.path, self.dtype.newbyteorder(">"), "r", self.offset, self.shape)
+        return stored[:, rows, columns].astype(self.dtype)

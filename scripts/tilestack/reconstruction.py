@@ -83,11 +83,9 @@ def write_sums(
         shape = (1, *box[2:])
         places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
         places |= {name: writer.reserve(name, shape, "i2") for name in (*kernel.COUNTS, "N_REJECTED", "N_SATURATED")}
+        starts, y, x, n_streaks = batch.outliers(pixels, bands_of(box, len(entries), 1))
         # With clusters there are sums of all, of one, and of one with flat weights.
-        n_rows = int(BAND_BYTES / (box[3] * max(3 * len(entries), SUM_BYTES * (3 if by_cluster.shape[0] else 1))))
-        bands = prewarped.bands(box, n_rows)
-        starts, y, x, n_streaks = batch.outliers(pixels, bands)
-        for band in bands:
+        for band in bands_of(box, len(entries), 3 if by_cluster.shape[0] else 1):
             codes = pixels.stack(band)
             marks = kernel.painted(codes, band[0] - box[0], starts, y, x, options["grow_px"])
             sums, counts, marked = batch.added(band, codes, marks, odd, exposure_s, split, by_cluster)
@@ -110,7 +108,7 @@ class Batch:
 
     def __init__(self, record, fields, tiles, stride, pattern, sky_template, options):
         self.fields, self.stride, self.options = fields, stride, options
-        self.layers = sky_template["layers"]
+        self.layers = template.Layers(sky_template["layers"])
         self.entries = record["frames"]
         self.box = geometry.union_box([entry["box"] for entry in self.entries])
         self.cell = bayer.channel_cell(pattern)
@@ -120,7 +118,7 @@ class Batch:
         self.sky = np.array([model["coefficients"][0] for model in sky_template["reference_sky"]])
         self.mesh_px, self.mesh_origin = record["mesh_px"], sky_template["mesh_origin"]
         self.local_sky = np.array([lattice.filled(mesh) for mesh in np.array(sky_template["sky"], float)])
-        self.n_blurs = n_blurs(fields[:, 3], template.widths(self.layers))
+        self.n_blurs = n_blurs(fields[:, 3], self.layers.widths)
         transforms = [np.array(entry["transform"]) for entry in self.entries]
         self.to_frame = np.array([geometry.inverse(transform) for transform in transforms]).reshape(-1, 2, 3)
         self.area = np.array([geometry.area_scale(transform) for transform in transforms])
@@ -149,7 +147,7 @@ class Batch:
 
     def added(self, band, codes, marks, odd, exposure_s, split, by_cluster):
         """Sums of a band as from ``kernel.accumulate``; those by cluster go into their file."""
-        (image,), *_ = template.read(self.layers, band)
+        (image,), *_ = self.layers.read(band)
         signal, inverse_gain = self.light(image, band), self.options["inverse_gain"]
         if split is None or split.whole:
             return kernel.accumulate(codes, marks, *self.frames_in(band), signal, inverse_gain, odd, exposure_s)
@@ -181,7 +179,7 @@ class Batch:
 
     def template(self, band):
         """Template in a band, ``image``, ``width``, what a frame may differ from it by, ``squared``, and ``signal``."""
-        image, variance, width = (plane[0] for plane in template.read(self.layers, band))
+        image, variance, width = (plane[0] for plane in self.layers.read(band))
         phase = np.roll(self.cell, (-(band[0] % 2), -(band[1] % 2)), (0, 1))
         tolerances = (self.options[key] for key in ("range_tolerance", "signal_tolerance"))
         squared = kernel.tolerance(image, variance, self.sky[phase], self.step, *tolerances)
@@ -233,6 +231,11 @@ class Batch:
         starts = np.concatenate([[0], np.cumsum([len(mine) for mine in found])]).astype(np.int64)
         y, x = np.concatenate(found).T if n else np.zeros((2, 0), np.int64)
         return starts, np.ascontiguousarray(y), np.ascontiguousarray(x), n_streaks
+
+
+def bands_of(box, n_frames, n_held):
+    """Bands of a box, of which the codes and marks of so many frames fit into memory, and so many sums at a time."""
+    return prewarped.bands(box, int(BAND_BYTES / (box[3] * max(3 * n_frames, SUM_BYTES * n_held))))
 
 
 def n_blurs(frames, templates):

@@ -9,12 +9,13 @@ from collections import namedtuple
 
 import numpy as np
 
-from tilestack import files, masks, sums
+from tilestack import files, masks, splitsums, sums
 from tilestack.prewarped import bands
 
-# Images of synthetic frames (clusters, channels, h, w); of drizzled ones also the variance of the halves, and the sum
-# of the overlaps of drops.
+# Images of synthetic frames (clusters, channels, h, w).
 IMAGES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "WHT_EVEN", "WHT_ODD")
+# Of drizzled ones the halves and their variances, which give the whole, and the sum of the overlaps of drops.
+DRIZZLED_IMAGES = ("AREA", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "WHT_EVEN", "WHT_ODD", "VAR_EVEN", "VAR_ODD")
 INTEGERS = {"NIM": "i2", "REJ": "i2", "MASK": "i2"}
 # Bytes of sums that a band may hold.
 BAND_BYTES = 64e6
@@ -104,13 +105,6 @@ class Session:
         return Frames(values, n, rejected, bare & (n > 0), mask.astype(np.int16))
 
 
-def halves(name, frames):
-    """Sum of a name over both halves, where it is kept apart."""
-    return (
-        frames.values[name] if name in frames.values else frames.values[f"{name}_EVEN"] + frames.values[f"{name}_ODD"]
-    )
-
-
 def images(frames):
     """Images of synthetic frames: name -> (frames, channels, h, w); NaN and weight 0 where a cluster has no data."""
 
@@ -118,11 +112,7 @@ def images(frames):
         return value / np.where(weight > 0, weight, np.nan)
 
     w_even, w_odd = frames.values["W_EVEN"], frames.values["W_ODD"]
-    weight, squares = w_even + w_odd, halves("W2V", frames)
     made = {
-        "SCI": over(frames.values["WY_EVEN"] + frames.values["WY_ODD"], weight),
-        "VAR": over(squares, weight**2),
-        "WHT": weight,
         "EXP": frames.values["EXPOSURE"],
         "NIM": frames.n,
         "REJ": frames.rejected,
@@ -132,10 +122,14 @@ def images(frames):
         "WHT_EVEN": w_even,
         "WHT_ODD": w_odd,
     }
-    if "W2V_EVEN" in frames.values:
+    if "A" in frames.values:
         made["VAR_EVEN"] = over(frames.values["W2V_EVEN"], w_even**2)
         made["VAR_ODD"] = over(frames.values["W2V_ODD"], w_odd**2)
         made["AREA"] = frames.values["A"]
+    else:
+        made["WHT"] = weight = w_even + w_odd
+        made["SCI"] = over(frames.values["WY_EVEN"] + frames.values["WY_ODD"], weight)
+        made["VAR"] = over(frames.values["W2V"], weight**2)
     return made
 
 
@@ -153,12 +147,12 @@ def write(path, paths, clusters, kind, put_back_share):
     Returns
     -------
     list of dict
-        Of each cluster: ``noise_adu``, the median standard deviation of its pixels; an empty list where there is
-        nothing.
+        Of each cluster: ``noise_adu``, the median standard deviation of its pixels, none of drizzled ones; an empty
+        list where there is nothing.
     """
     with contextlib.ExitStack() as stack:
         session = Session(stack, paths, clusters, kind, put_back_share)
-        box, names = session.box, list(IMAGES) + (["VAR_EVEN", "VAR_ODD", "AREA"] if "W2V_EVEN" in kind.sums else [])
+        box, names = session.box, DRIZZLED_IMAGES if kind is splitsums.DRIZZLED else IMAGES
         cards = {"LATTY0": box[0], "LATTX0": box[1], "CLUSTERS": " ".join(clusters), "CHANNELS": session.n_channels}
         writer = stack.enter_context(files.Writer(path, {**cards, "BUNIT": "adu"}))
         if not session.n_channels:
@@ -174,11 +168,11 @@ def write(path, paths, clusters, kind, put_back_share):
                     for name in names:
                         values = made[name][k, c].astype(INTEGERS.get(name, "f4"))
                         writer.put(places[name], values, first)
-                variance = made["VAR"][k]
-                samples[k].append(variance[:, ::4, ::4][np.isfinite(variance[:, ::4, ::4])])
-    return [
-        {"noise_adu": float(np.sqrt(np.median(v))) if (v := np.concatenate(parts)).size else None} for parts in samples
-    ]
+                if "VAR" in made:
+                    variance = made["VAR"][k, :, ::4, ::4]
+                    samples[k].append(variance[np.isfinite(variance)])
+    known = [np.concatenate([np.empty(0), *parts]) for parts in samples]
+    return [{"noise_adu": float(np.sqrt(np.median(variance))) if variance.size else None} for variance in known]
 
 
 class Written:
@@ -189,11 +183,9 @@ class Written:
         self.header = hdus[0].header
         self.clusters, self.n_channels = self.header["CLUSTERS"].split(), self.header["CHANNELS"]
         planes = {hdu.name: files.Rows(hdu) for hdu in hdus[1:]}
-        size = planes["SCI"].shape[-2:] if planes else (0, 0)
+        size = planes["NIM"].shape[-2:] if planes else (0, 0)
         self.box = (self.header["LATTY0"], self.header["LATTX0"], *size)
-        # Drizzled ones have the weights and variances of their halves.
-        unused = {"SCI", "VAR", "WHT"} if "VAR_EVEN" in planes else {"SCI"}
-        self.planes = {name: values for name, values in planes.items() if name not in unused}
+        self.planes = {name: values for name, values in planes.items() if name != "SCI"}  # its halves give it
 
     def frames(self, band):
         """Sums of each cluster in a band, as ``Frames``."""

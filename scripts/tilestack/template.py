@@ -114,57 +114,55 @@ def _band(frames, fits, scale, variance, cell, band, pitch, wanted):
     return kernel.median(codes, zero, step, skies, (*start, float(pitch)), scale, phase, variance, wanted)
 
 
-def widths(paths):
-    """FWHM of the layers that have one, in pixels."""
-    found = []
-    for path in paths:
-        with files.opened(path) as hdus:
-            found.append(hdus["IMAGE"].header.get("FWHM"))
-    return [fwhm for fwhm in found if isinstance(fwhm, float)]
-
-
 class Layers:
-    """Layers of a template by their paths; ``widths``: their FWHM in pixels, of those that have one."""
-
-    def __init__(self, paths):
-        self.paths, self.widths = paths, widths(paths)
-
-    def read(self, box):
-        return read(self.paths, box)
-
-
-def read(paths, box):
-    """The template in a box of the lattice: of each pixel the first layer that has enough frames there.
+    """Layers of a template.
 
     Parameters
     ----------
     paths : list of path
-        Layers, in the order of sessions.
-    box : (int, int, int, int)
-        y0, x0, rows, columns.
+        Of files from ``write_layer``, in the order of sessions.
 
-    Returns
-    -------
-    image, variance, fwhm : (planes, rows, columns) float32 arrays, ADU, ADU^2 and pixels
-        NaN where no layer has FEWEST_FRAMES frames; the FWHM also where it is not known.
+    Attributes
+    ----------
+    widths : list of float
+        FWHM in pixels of the layers that have one.
     """
-    image = variance = fwhm = None
-    y0, x0, h, w = box
-    for path in paths:
-        with files.opened(path) as hdus:
-            header = hdus["IMAGE"].header
-            top, left = header["LATTY0"], header["LATTX0"]
-            planes, rows, columns = hdus["IMAGE"].shape
-            if image is None:
-                image, variance, fwhm = (np.full((planes, h, w), np.nan, np.float32) for _ in range(3))
+
+    def __init__(self, paths):
+        self.layers = []
+        for path in paths:
+            with files.opened(path) as hdus:
+                header, fwhm = hdus["IMAGE"].header, hdus["IMAGE"].header.get("FWHM")
+                planes = [files.Rows(hdus[name]) for name, _ in COLUMNS]
+            corner = (header["LATTY0"], header["LATTX0"])
+            self.layers.append((corner, fwhm if isinstance(fwhm, float) else np.nan, planes))
+        self.widths = [fwhm for _, fwhm, _ in self.layers if np.isfinite(fwhm)]
+
+    def read(self, box):
+        """The template in a box of the lattice: of each pixel the first layer that has enough frames there.
+
+        Parameters
+        ----------
+        box : (int, int, int, int)
+            y0, x0, rows, columns.
+
+        Returns
+        -------
+        image, variance, fwhm : (planes, rows, columns) float32 arrays, ADU, ADU^2 and pixels
+            NaN where no layer has FEWEST_FRAMES frames; the FWHM also where it is not known.
+        """
+        y0, x0, h, w = box
+        n_planes = len(self.layers[0][2][0])
+        image, variance, fwhm = (np.full((n_planes, h, w), np.nan, np.float32) for _ in range(3))
+        for (top, left), width, (own_image, own_variance, count) in self.layers:
+            _, rows, columns = own_image.shape
             ys, xs = slice(max(top, y0), min(top + rows, y0 + h)), slice(max(left, x0), min(left + columns, x0 + w))
             if ys.start >= ys.stop or xs.start >= xs.stop:
                 continue
-            there = (slice(None), slice(ys.start - top, ys.stop - top), slice(xs.start - left, xs.stop - left))
+            there = (slice(ys.start - top, ys.stop - top), slice(xs.start - left, xs.stop - left))
             here = (slice(None), slice(ys.start - y0, ys.stop - y0), slice(xs.start - x0, xs.stop - x0))
-            new = (np.asarray(hdus["COUNT"].data[there]) >= FEWEST_FRAMES) & np.isnan(image[here])
-            for target, name in ((image, "IMAGE"), (variance, "VARIANCE")):
-                target[here] = np.where(new, hdus[name].data[there], target[here])
-            if isinstance(header.get("FWHM"), float):
-                fwhm[here][new] = header["FWHM"]
-    return image, variance, fwhm
+            new = (count.part(*there) >= FEWEST_FRAMES) & np.isnan(image[here])
+            for target, own in ((image, own_image), (variance, own_variance)):
+                np.copyto(target[here], own.part(*there), where=new)
+            np.copyto(fwhm[here], np.float32(width), where=new)
+        return image, variance, fwhm

@@ -30,6 +30,28 @@ def test_writer__makes_what_astropy_reads(tmp_path, dtype):
     assert [p.name for p in tmp_path.iterdir()] == ["x.fits"]
 
 
+@pytest.mark.parametrize("dtype", ["i2", "f4"])
+def test_put_block__makes_the_image_of_all_blocks(tmp_path, dtype):
+    cube = np.random.default_rng(3).integers(0, 200, (2, 9, 11)).astype(dtype)
+    with files.Writer(tmp_path / "x.fits", {}) as writer:
+        places = {name: writer.reserve(name, cube.shape, dtype) for name in ("A", "B")}
+        for top, bottom in ((0, 4), (4, 9)):
+            for left, right in ((0, 5), (5, 6), (6, 11)):
+                for name, sign in (("A", 1), ("B", -1)):
+                    for k, plane in enumerate(cube):
+                        block = sign * plane[top:bottom, left:right]
+                        writer.put_block(places[name], block, cube.shape, (k, top, left))
+    with fits.open(tmp_path / "x.fits") as hdus:
+        np.testing.assert_array_equal(hdus["A"].data, cube)
+        np.testing.assert_array_equal(hdus["B"].data, -cube)
+
+
+def test_put_block__a_strip_that_is_not_whole_is_an_error(tmp_path):
+    with pytest.raises(RuntimeError, match="1 strips do not reach"), files.Writer(tmp_path / "x.fits", {}) as writer:
+        writer.put_block(writer.reserve("A", (1, 4, 6), "f4"), np.zeros((2, 5), np.float32), (1, 4, 6), (0, 0, 0))
+    assert not list(tmp_path.iterdir())
+
+
 def test_writer__leaves_nothing_where_it_fails(tmp_path):
     with pytest.raises(RuntimeError), files.Writer(tmp_path / "x.fits", {}) as writer:
         writer.append("A", np.zeros((2, 2), np.float32))
@@ -86,6 +108,9 @@ def test_rows__are_those_of_the_image(tmp_path, dtype):
             found = rows.read(first, last)
             assert found.dtype == np.dtype(dtype) == rows.dtype
             np.testing.assert_array_equal(found, cube.reshape(6, 7, 11)[:, first:last])
+            part = rows.part(slice(first, last), slice(3, 9))
+            assert part.dtype == rows.dtype
+            np.testing.assert_array_equal(part, found[:, :, 3:9])
         with open(tmp_path / "x.fits", "r+b") as stream:
             stream.truncate(hdus["A"].fileinfo()["datLoc"] + cube.nbytes - 20)
         with pytest.raises(records.DamagedFile, match="x.fits is damaged .it ends 20 bytes too early"):
