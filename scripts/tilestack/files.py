@@ -45,9 +45,7 @@ class Writer:
     def __exit__(self, *error):
         unfinished = None
         if self._strips and error[0] is None:
-            unfinished = RuntimeError(
-                f"{self.path}: {len(self._strips)} strips do not reach across the image"
-            )
+            unfinished = RuntimeError(f"{self.path}: {len(self._strips)} strips do not reach across the image")
             error = (RuntimeError, unfinished, None)
         self._open.__exit__(*error)
         if unfinished:
