@@ -72,7 +72,7 @@ rule template:
         "<run>/benchmarks/template/{session}.tsv"
     conda:
         "../envs/tilestack.yaml"
-    threads: fair_threads
+    threads: session_threads
     resources:
         mem_mb=memory(2000),
     params:
@@ -215,7 +215,7 @@ rule local_metrics:
         "<run>/benchmarks/local_metrics/{session}_{batch}.tsv"
     conda:
         "../envs/tilestack.yaml"
-    threads: fair_threads
+    threads: batch_threads
     resources:
         mem_mb=memory(1500),
     params:

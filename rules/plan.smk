@@ -143,10 +143,19 @@ def so_far(pattern):
     return lambda wildcards: expand(pattern, session=sessions_so_far(wildcards.session))
 
 
-def fair_threads(wildcards):
-    """Threads of a batch job: the cores shared between the batches of the run, four at the most; four on a cluster."""
-    n_batches = sum(len(session["batches"]) for session in SESSIONS.values())
-    return min(4, -(-(workflow.resource_settings.cores or 4 * n_batches) // n_batches))
+def shared_cores(n_jobs):
+    """Threads of one of so many jobs that may run at once: their share of the cores, four at the most; four on a cluster."""
+    return min(4, -(-(workflow.resource_settings.cores or 4 * n_jobs) // n_jobs))
+
+
+def batch_threads(wildcards):
+    """Threads of a job that takes a batch."""
+    return shared_cores(sum(len(session["batches"]) for session in SESSIONS.values()))
+
+
+def session_threads(wildcards):
+    """Threads of a job that takes a session."""
+    return shared_cores(len(SESSIONS))
 
 
 def clustering(wildcards):

@@ -21,7 +21,7 @@ rule colour_template:
         "<run>/benchmarks/colour_template/{session}.tsv"
     conda:
         "../envs/tilestack.yaml"
-    threads: fair_threads
+    threads: session_threads
     resources:
         mem_mb=memory(2000),
     params:
@@ -60,7 +60,7 @@ rule reconstruct_batch:
         "<run>/benchmarks/reconstruct_batch/{session}_{batch}.tsv"
     conda:
         "../envs/tilestack.yaml"
-    threads: fair_threads
+    threads: batch_threads
     resources:
         mem_mb=memory(2000),
     params:

@@ -12,7 +12,7 @@ rule demo_lights:
         "<run>/benchmarks/demo_lights.tsv"
     conda:
         "../envs/tilestack.yaml"
-    threads: fair_threads
+    threads: session_threads
     resources:
         mem_mb=memory(1500),
     params:
@@ -88,7 +88,7 @@ rule detect_stars:
         "<run>/benchmarks/detect_stars/{session}_{batch}.tsv"
     conda:
         "../envs/tilestack.yaml"
-    threads: fair_threads
+    threads: batch_threads
     resources:
         mem_mb=memory(1500),
     params:
@@ -195,7 +195,7 @@ rule prewarp:
         "<run>/benchmarks/prewarp/{session}_{batch}.tsv"
     conda:
         "../envs/tilestack.yaml"
-    threads: fair_threads
+    threads: batch_threads
     resources:
         mem_mb=memory(2000),
     params:
