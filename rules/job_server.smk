@@ -15,8 +15,8 @@ from snakemake.benchmark import benchmarked
 from snakemake.script import PythonScript
 
 
-def number(answer):
-    """The next line of an answer."""
+def next_number(answer):
+    """What the server says next."""
     line = answer.readline()
     if not line:
         raise WorkflowError("the server of the jobs (scripts/job_server.py) was killed or could not begin: start again")
@@ -53,9 +53,9 @@ class JobServer:
                 request = json.dumps({"script": os.path.abspath(script), "folder": folder})
                 socket.send_fds(self.control, [request.encode()], [theirs.fileno()])
                 theirs.close()
-                job = number(answer)  # before the next request, lest they come as one
+                job = next_number(answer)  # before the next request, lest they come as one
             with benchmarked(job, bench_record) if bench_record else contextlib.nullcontext():
-                return number(answer)
+                return next_number(answer)
 
 
 JOB_SERVER = JobServer()

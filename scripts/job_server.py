@@ -72,7 +72,7 @@ def reap(options):
 
 def run(script, folder):
     """Run a script as a Python would that was started with it, and end."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
     os.environ["TMPDIR"] = folder
     title = Path("/proc/self/comm")  # what top shows; Linux has it
     if title.exists():
@@ -83,7 +83,7 @@ def run(script, folder):
     exec(compile(Path(script).read_bytes(), script, "exec"), main.__dict__)
     atexit._run_exitfuncs()
     sys.stdout.flush()
-    os._exit(0)  # taking all modules down would first copy the pages shared: 0.1 s
+    os._exit(0)  # taking all modules down would first copy the pages shared: 0.06 s
 
 
 if __name__ == "__main__":

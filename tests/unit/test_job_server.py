@@ -64,6 +64,7 @@ def server(tmp_path_factory):
         ("1 / 0", 1),
         ("def broken(:", 1),
         ("import os; os.kill(os.getpid(), 9)", -signal.SIGKILL),
+        ("import os; os.kill(os.getpid(), 2)", -signal.SIGINT),  # Ctrl-C, without a traceback
     ],
 )
 def test_exit_code(server, tmp_path, source, code):
