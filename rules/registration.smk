@@ -37,6 +37,7 @@ rule scan_frames:
     priority: 100
     conda:
         "../envs/tilestack.yaml"
+    threads: batch_threads
     resources:
         mem_mb=memory(1000),
     params:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tilestack import bayer, job, lights, records, selection, stars
+from tilestack import bayer, job, lights, records, selection, stars, threads
 from tilestack.kernels import detection
 from tilestack.records import rounded
 
@@ -20,14 +20,20 @@ def detect_stars(folder, names, facts_paths, out, *, session, filters, scan, tol
     fact_of = {fact["name"]: fact for fact in facts[-1][1]}
     file_of = {file["name"]: file for file in decided["files"]}
     pattern, frames, suspects = decided["bayer_pattern"], [], []
+
+    def measured(image):
+        found = stars.find(image, pattern, sigma=sigma, max_stars=max_stars, saturation=decided["saturation_adu"])
+        return found, detection.defects(image, bayer.channel_cell(pattern), found["noise"], DEFECT_KAPPA)
+
+    images = (lights.scanned(Path(folder, name))[0] for name in names if file_of[name]["status"] != "excluded")
+    results = threads.in_order(measured, images)
     for name in names:
         entry = {key: file_of[name][key] for key in ("name", "status", "reason", "exposure_s", "filter", "gain_e_adu")}
         entry |= {"date_obs": fact_of[name].get("date_obs"), "sha256": fact_of[name]["sha256"]}
         if entry["status"] != "excluded":
-            image, _ = lights.scanned(Path(folder, name))
-            found = stars.find(image, pattern, sigma=sigma, max_stars=max_stars, saturation=decided["saturation_adu"])
+            found, unlike_sky = next(results)
             entry |= {"index": used.index(name), **sky_hint(fact_of[name]), **as_record(found)}
-            suspects.append(detection.defects(image, bayer.channel_cell(pattern), found["noise"], DEFECT_KAPPA))
+            suspects.append(unlike_sky)
         frames.append(entry)
     places, counts = np.unique(np.concatenate([np.empty((0, 2), int), *suspects]), axis=0, return_counts=True)
     keep = counts >= max(1, 0.1 * len(suspects))

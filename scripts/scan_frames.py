@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from tilestack import inspection, job, records
+from tilestack import inspection, job, records, threads
 
 
 def scan_frames(folder, names, out):
-    records.write(out, {"files": [inspection.inspect(Path(folder, name)) for name in names]})
+    opened = (inspection.opened(Path(folder, name)) for name in names)
+    facts = threads.in_order(lambda light: inspection.completed(*light), opened)
+    records.write(out, {"files": list(facts)})
 
 
 if __name__ == "__main__":

@@ -61,17 +61,23 @@ def inspect(path):
         ``n_peaks`` (stars) and ``reach`` (height of the highest pixel over the sky, in standard deviations), and
         SHA-256 of file and pixels.
     """
+    facts, image = opened(path)
+    return completed(facts, image)
+
+
+def opened(path):
+    """What file and header say of a light, as ``inspect``, and its pixels, (h, w) float32; none of what is no light."""
     path = Path(path)
     facts = {"name": path.name, "error": None, "bytes": path.stat().st_size, "sha256": None}
     try:
         facts["sha256"] = _sha256(path)
         image, header = lights.read(path)
     except lights.BadLight as bad:
-        return {**facts, "error": {"reason": bad.reason, "message": bad.message}}
+        return {**facts, "error": {"reason": bad.reason, "message": bad.message}}, None
     except FileNotFoundError:
         raise
     except OSError as error:  # no permission, a broken disk
-        return {**facts, "error": {"reason": "unreadable", "message": f"{path}: {error.strerror}"}}
+        return {**facts, "error": {"reason": "unreadable", "message": f"{path}: {error.strerror}"}}, None
     header, facts["bad_cards"] = readable(header)
     for key, names in NUMBERS.items():
         facts[key] = next((value for name in names if (value := _number(header, name)) is not None), None)
@@ -86,9 +92,15 @@ def inspect(path):
         "shape": list(image.shape),
         "bitpix": header.get("BITPIX"),
         "bzero": header.get("BZERO", 0),
-        "pixel_sha256": hashlib.sha256(image).hexdigest(),
     }
-    return facts | _pixel_facts(image)
+    return facts, image
+
+
+def completed(facts, image):
+    """The facts of ``opened`` with those of the pixels."""
+    if image is None:
+        return facts
+    return facts | {"pixel_sha256": hashlib.sha256(image).hexdigest()} | _pixel_facts(image)
 
 
 def readable(header):

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 # A Moffat profile of beta = 3 as two circular Gaussians: share of the flux, and sigma over FWHM. Fitted over radii of
 # 0-5 FWHM, largest error 1.1 % of the peak. Gaussians integrate over a pixel in closed form, a Moffat does not.
@@ -63,11 +63,11 @@ def fit_stars(image, cell, noise, start, saturation):
     return _fit_stars(image, cell, noise, np.ascontiguousarray(start, dtype=float), float(saturation))
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _fit_stars(image, cell, noise, start, saturation):
     n, n_channels = len(start), len(noise)
     table = np.full((n, 7 + 2 * n_channels), np.nan)
-    for k in prange(n):
+    for k in range(n):
         _fit_star(image, cell, noise, start, k, saturation, table[k])
     return table
 
@@ -368,7 +368,7 @@ def aperture_fluxes(image, cell, xy, radius):
     return _aperture_fluxes(image, cell, np.ascontiguousarray(xy, dtype=float), float(radius), cell.max() + 1)
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _aperture_fluxes(image, cell, xy, radius, n_channels):
     h, w = image.shape
     fluxes = np.full((len(xy), n_channels), np.nan)
@@ -377,7 +377,7 @@ def _aperture_fluxes(image, cell, xy, radius, n_channels):
         for x in range(2):
             share_of[cell[y, x]] += 1
     reach = int(math.ceil(2.2 * radius))
-    for k in prange(len(xy)):
+    for k in range(len(xy)):
         x0, y0 = xy[k, 0], xy[k, 1]
         if np.isnan(x0):
             continue
@@ -433,7 +433,7 @@ def defects(image, cell, noise, kappa, isolation=0.12):
     return _defects(image, cell, np.asarray(noise, dtype=float), float(kappa), float(isolation))
 
 
-@njit(cache=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _defects(image, cell, noise, kappa, isolation):
     h, w = image.shape
     step = 2 if cell.max() > 0 else 1

@@ -28,7 +28,7 @@ def levels(image):
     return _levels(np.ascontiguousarray(image, dtype=np.float32))
 
 
-@njit(cache=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _levels(image):
     n_nan, n_zero, n_highest = 0, 0, 0
     lowest, highest = np.inf, -np.inf
@@ -83,7 +83,7 @@ def count_peaks(binned, background, noise, block, limit):
     return count, highest / noise
 
 
-@njit(cache=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _count_peaks(binned, background, noise, block, limit):
     rows, columns = background.shape
     count, highest = 0, 0.0

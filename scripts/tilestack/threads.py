@@ -1,0 +1,36 @@
+"""Frames by threads: in a run of one batch its job has all cores, and kernels that share one frame leave half idle."""
+
+import collections
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+
+
+def in_order(work, items):
+    """Results of a function on items, in their order, by as many threads as the job has.
+
+    Parameters
+    ----------
+    work : callable
+        Runs in threads: its kernels release the GIL and have no threads of their own, and it touches no state of the
+        process, as ``warnings.catch_warnings`` does.
+    items : iterable
+        Drawn by the thread of the caller, a few ahead of what is done.
+
+    Yields
+    ------
+    object
+        What `work` returns; what it raises is raised here.
+    """
+    n_threads = numba.get_num_threads()
+    if n_threads == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        begun = collections.deque()
+        for item in items:
+            begun.append(pool.submit(work, item))
+            if len(begun) > n_threads:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
