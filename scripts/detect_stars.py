@@ -12,7 +12,9 @@ from tilestack.records import rounded
 DEFECT_KAPPA = 6.0
 
 
-def detect_stars(folder, names, facts_paths, out, *, session, filters, scan, tolerance_percent, sigma, max_stars):
+def detect_stars(
+    folder, names, facts_paths, out, *, session, filters, scan, tolerance_percent, sigma, max_stars, n_threads=1
+):
     """facts_paths: by session id, the facts of its batches; those of this session and of the ones before it."""
     facts = [(s, [file for path in paths for file in records.read(path)["files"]]) for s, paths in facts_paths.items()]
     decided = selection.decide(facts, scan, tolerance_percent, filters)[session]
@@ -26,7 +28,7 @@ def detect_stars(folder, names, facts_paths, out, *, session, filters, scan, tol
         return found, detection.defects(image, bayer.channel_cell(pattern), found["noise"], DEFECT_KAPPA)
 
     images = (lights.scanned(Path(folder, name))[0] for name in names if file_of[name]["status"] != "excluded")
-    results = threads.in_order(measured, images)
+    results = threads.in_order(measured, images, n_threads)
     for name in names:
         entry = {key: file_of[name][key] for key in ("name", "status", "reason", "exposure_s", "filter", "gain_e_adu")}
         entry |= {"date_obs": fact_of[name].get("date_obs"), "sha256": fact_of[name]["sha256"]}
@@ -80,4 +82,5 @@ if __name__ == "__main__":
             tolerance_percent=params.tolerance_percent,
             sigma=params.sigma,
             max_stars=params.max_stars,
+            n_threads=snakemake.threads,
         )

@@ -17,7 +17,6 @@ import sys
 import types
 from pathlib import Path
 
-REQUEST_BYTES = 65536
 # Between them they import what most jobs need; a job imports the rest itself.
 IMPORTED = ("scan_frames", "detect_stars", "prewarp", "local_metrics", "reconstruct_batch", "debayer")
 
@@ -37,7 +36,7 @@ def prepare():
 def serve(control):
     """Fork for each request as long as the other end is open; the request in a fork that is to do it, else None."""
     while True:
-        request, sockets, *_ = socket.recv_fds(control, REQUEST_BYTES, 1)
+        request, sockets, *_ = socket.recv_fds(control, 1 << 16, 1)
         if not request:
             reap(0)
             return None
@@ -63,20 +62,17 @@ def keep(request, answer):
 
 def reap(options):
     """Take in the forks that have ended, with 0 all of them: only then their CPU seconds count for those above."""
-    try:
+    with contextlib.suppress(ChildProcessError):  # none is left
         while os.waitpid(-1, options)[0]:
             pass
-    except ChildProcessError:
-        pass  # there is none left
 
 
 def run(script, folder):
     """Run a script as a Python would that was started with it, and end."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
     os.environ["TMPDIR"] = folder
-    title = Path("/proc/self/comm")  # what top shows; Linux has it
-    if title.exists():
-        title.write_text(Path(script).stem.rpartition(".")[2][:15])
+    with contextlib.suppress(FileNotFoundError):  # of systems other than Linux: the name that top shows
+        Path("/proc/self/comm").write_text(Path(script).stem.rpartition(".")[2][:15])
     sys.argv, sys.path[0] = [script], str(Path(script).parent)
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     main.__file__ = script

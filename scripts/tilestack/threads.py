@@ -3,11 +3,9 @@
 import collections
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
 
-
-def in_order(work, items):
-    """Results of a function on items, in their order, by as many threads as the job has.
+def in_order(work, items, n_threads):
+    """Results of a function on items, in their order, by so many threads.
 
     Parameters
     ----------
@@ -16,13 +14,14 @@ def in_order(work, items):
         process, as ``warnings.catch_warnings`` does.
     items : iterable
         Drawn by the thread of the caller, a few ahead of what is done.
+    n_threads : int
+        With one the work is done by the caller's.
 
     Yields
     ------
     object
         What `work` returns; what it raises is raised here.
     """
-    n_threads = numba.get_num_threads()
     if n_threads == 1:
         yield from map(work, items)
         return
