@@ -8,7 +8,7 @@ from tilestack import colour_template as templates
 from tilestack import files, geometry, job, lattice, rawpixels, records
 
 
-def colour_template(paths, image_path, *, folder, cosmetic):
+def colour_template(paths, image_path, *, folder, cosmetic, n_threads=1):
     """paths: layer (of the mosaics), layer_record, normalization, registration, reference, channels; records, one of
     each batch."""
     read = {key: records.read(paths[key]) for key in ("layer_record", "normalization", "registration", "channels")}
@@ -38,6 +38,7 @@ def colour_template(paths, image_path, *, folder, cosmetic):
             **{key: read["layer_record"][key] for key in ("sky", "mesh_origin")},
         },
         {**templates.OPTIONS, "inverse_gain": 1 / gain if gain else 0.0},
+        n_threads,
     )
     widths = records.array([fit["fwhm_px"] for fit in fits])
     fwhm = float(np.nanmedian(widths)) if np.isfinite(widths).any() else None
@@ -53,4 +54,5 @@ if __name__ == "__main__":
             snakemake.output[0],
             folder=snakemake.params.folder,
             cosmetic=snakemake.params.cosmetic,
+            n_threads=snakemake.threads,
         )

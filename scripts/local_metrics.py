@@ -2,11 +2,23 @@
 
 import numpy as np
 
-from tilestack import bayer, geometry, job, lattice, local, normalization, overlap, prewarped, records, template
+from tilestack import (
+    bayer,
+    geometry,
+    job,
+    lattice,
+    local,
+    normalization,
+    overlap,
+    prewarped,
+    records,
+    template,
+    threads,
+)
 from tilestack.kernels import metrics
 
 
-def local_metrics(paths, out, *, batch):
+def local_metrics(paths, out, *, batch, n_threads=1):
     """paths: image, record (of the batch), stars (all of the session), registration, normalization, grid, channels,
     layer_records (of the templates so far), layers."""
     read = {key: records.read(paths[key]) for key in ("record", "registration", "normalization", "grid", "channels")}
@@ -31,27 +43,18 @@ def local_metrics(paths, out, *, batch):
     samples = overlap.tile_samples(tiles, stride, tile)
     measured = {name: [] for name in (*local.COLUMNS, *local.FRAME_COLUMNS)}
     pixels = prewarped.Frames([(paths["image"], entries)])
-    for k, entry in enumerate(entries):
+
+    def of_frame(k):
+        entry = entries[k]
         fit = fits[entry["file"]]
         mine = table["frame"] == place[entry["file"]]
         width = np.nan if fit["fwhm_px"] is None else fit["fwhm_px"]
         stars = local.star_fields(table, mine, log_flux, np.log(fit["scale"]), width_offset, width, tiles, stride)
         own = entry["box"]
         here = tuple(slice(own[axis] - box[axis], own[axis] - box[axis] + own[axis + 2]) for axis in (0, 1))
-        slope, error, energy = local.structure(
-            pixels.rows(k, own),
-            entry,
-            np.ascontiguousarray(fine[here]),
-            noise_of_template,
-            entry["file"] in behind,
-            max(len(behind), 1),
-            cell,
-            own,
-            tiles,
-            tile,
-            stride,
-        )
-        values = {
+        known = (np.ascontiguousarray(fine[here]), noise_of_template, entry["file"] in behind, max(len(behind), 1))
+        slope, error, energy = local.structure(pixels.rows(k, own), entry, *known, cell, own, tiles, tile, stride)
+        return {
             "LN_T": stars["ln_t"],
             "LN_T_ERROR": stars["ln_t_error"],
             **{
@@ -66,6 +69,8 @@ def local_metrics(paths, out, *, batch):
             "N_STARS": stars["n_stars"],
             "COVERAGE": overlap.tile_coverage(np.array(entry["transform"]), read["registration"]["shape"], samples),
         }
+
+    for values in threads.in_order(of_frame, range(len(entries)), n_threads):
         for name, value in values.items():
             measured[name].append(np.asarray(value, np.float32))
     cards = {"BATCH": batch, "TILEPX": tile, "STRIDEPX": stride}
@@ -77,4 +82,4 @@ if __name__ == "__main__":
         inputs = snakemake.input
         names = ("image", "record", "stars", "registration", "normalization", "grid", "channels")
         paths = {key: inputs[key] for key in names} | {key: list(inputs[key]) for key in ("layers", "layer_records")}
-        local_metrics(paths, snakemake.output[0], batch=snakemake.wildcards.batch)
+        local_metrics(paths, snakemake.output[0], batch=snakemake.wildcards.batch, n_threads=snakemake.threads)

@@ -6,11 +6,12 @@ from tilestack import job, records
 from tilestack import prewarp as prewarps
 
 
-def prewarp(folder, registration_path, reference_path, image_path, record_path, *, batch, cfa, cosmetic):
+def prewarp(folder, registration_path, reference_path, image_path, record_path, *, batch, cfa, cosmetic, n_threads=1):
     lattice = records.read(reference_path)["lattice"]
     session = records.read(registration_path)
     frames = [f for f in session["frames"] if f["batch"] == batch and f["transform"] is not None]
-    entries = prewarps.write_batch(Path(folder), frames, session, lattice, image_path, cfa=cfa, cosmetic=cosmetic)
+    options = {"cfa": cfa, "cosmetic": cosmetic, "n_threads": n_threads}
+    entries = prewarps.write_batch(Path(folder), frames, session, lattice, image_path, **options)
     records.write(
         record_path,
         {
@@ -36,4 +37,5 @@ if __name__ == "__main__":
             batch=snakemake.wildcards.batch,
             cfa=snakemake.params.cfa,
             cosmetic=snakemake.params.cosmetic,
+            n_threads=snakemake.threads,
         )

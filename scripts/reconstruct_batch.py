@@ -8,7 +8,7 @@ from tilestack import drizzling, files, job, rawpixels, reconstruction, records,
 from tilestack.kernels import coadd
 
 
-def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic):
+def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic, n_threads=1):
     """paths: image, record, fields, weights, normalization, grid, channels, registration, layers, layer_record (the
     last layer's), colour_layers, clusters; out: sums, drizzled, record, and both sums by cluster: clusters,
     drizzled_clusters."""
@@ -23,30 +23,22 @@ def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic):
     options = {**options, "inverse_gain": 1 / gain if gain else 0.0}
     tiles = (*read["weights"]["tiles"]["first"], *read["weights"]["tiles"]["shape"])
     stride, pattern = read["grid"]["stride_px"], read["channels"]["bayer_pattern"]
-    sky = {"reference_sky": read["normalization"]["reference_sky"]}
-    sky |= {key: read["layer_record"][key] for key in ("sky", "mesh_origin")}
+    sky = {key: read["layer_record"][key] for key in ("sky", "mesh_origin")}
+    sky["reference_sky"] = read["normalization"]["reference_sky"]
     exposure = np.array([read["weights"]["frames"][k]["exposure_s"] or np.nan for k in mine])
     split = splitsums.of_frames(names, read["clusters"])
+    of_batch = (read["record"], fields, tiles, stride, pattern, {**sky, "layers": paths["layers"]})
     per_frame, n_streaks = reconstruction.write_sums(
-        *(out["sums"], out["clusters"], paths["image"]),
-        read["record"],
-        fields,
-        tiles,
-        stride,
-        pattern,
-        {**sky, "layers": paths["layers"]},
-        exposure,
-        options,
-        split,
+        out["sums"], out["clusters"], paths["image"], *of_batch, exposure, options, split, n_threads
     )
     job.give_memory_back()
     raw_rejected = np.zeros(len(names), np.int64)
     if names and (pattern is not None or drizzle["mono"]):
-        layers = template.Layers(paths["layers"] if pattern is None else paths["colour_layers"])
+        layers = template.Layers(paths["layers" if pattern is None else "colour_layers"])
         raw = rawpixels.Raw([Path(folder) / name for name in names], read["registration"], cosmetic=cosmetic)
         known = {**sky, "planes": layers, "mesh_px": read["record"]["mesh_px"]}
         frames = drizzling.Batch(
-            raw, read["record"]["frames"], read["registration"], fields, tiles, stride, known, options
+            raw, read["record"]["frames"], read["registration"], fields, tiles, stride, known, options, n_threads
         )
         raw_rejected = drizzling.write_sums(
             out["drizzled"], out["drizzled_clusters"], frames, drizzling.drop_of(drizzle), exposure, split
@@ -87,4 +79,5 @@ if __name__ == "__main__":
             options=dict(params.options),
             drizzle=params.drizzle,
             cosmetic=params.cosmetic,
+            n_threads=snakemake.threads,
         )

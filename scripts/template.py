@@ -6,7 +6,7 @@ from tilestack import job, records
 from tilestack import template as templates
 
 
-def template(paths, image_path, record_path, *, template_frames):
+def template(paths, image_path, record_path, *, template_frames, n_threads=1):
     """paths: normalization, reference; images and records, one of each for each batch; layers before."""
     grid = records.read(paths["reference"])["lattice"]
     normalized = {frame["file"]: frame for frame in records.read(paths["normalization"])["frames"]}
@@ -18,7 +18,7 @@ def template(paths, image_path, record_path, *, template_frames):
         (image, [entry for entry in records.read(record)["frames"] if entry["file"] in order])
         for image, record in zip(paths["images"], paths["records"], strict=True)
     ]
-    layer = templates.write_layer(image_path, images, order, wanted, normalized, grid)
+    layer = templates.write_layer(image_path, images, order, wanted, normalized, grid, n_threads)
     records.write(record_path, {**layer, **merged_mesh(layer, [records.read(path) for path in paths["layers"]][-1:])})
 
 
@@ -45,5 +45,9 @@ if __name__ == "__main__":
         paths = {key: inputs[key] for key in ("normalization", "reference")}
         paths |= {key: list(inputs.get(key, [])) for key in ("images", "records", "layers")}
         template(
-            paths, snakemake.output.image, snakemake.output.record, template_frames=snakemake.params.template_frames
+            paths,
+            snakemake.output.image,
+            snakemake.output.record,
+            template_frames=snakemake.params.template_frames,
+            n_threads=snakemake.threads,
         )

@@ -6,7 +6,7 @@ would pass for outliers. So it serves only to find those of the frames that make
 
 import numpy as np
 
-from tilestack import bayer, drizzling, files, geometry, lattice, sky, template
+from tilestack import bayer, drizzling, files, geometry, lattice, sky, template, threads
 from tilestack.kernels import drizzle, prewarp
 
 # Frames behind it: more only cost time, as its noise is then below a fifth of a frame's.
@@ -85,7 +85,8 @@ def write_layer(path, batch, demosaiced, fwhm_px):
     with files.Writer(path, {"CONTENT": "sky template by colour"}) as writer:
         shape = (n_channels, *box[2:])
         places = [writer.reserve(name, shape, dtype, cards) for name, dtype in template.COLUMNS]
-        for block in blocks:
+
+        def drizzled(block):
             sums, _ = drizzling.add(batch, block, found, DROP, unknown, drizzling.around(batch, block))
             kept = dict(zip(drizzle.SUMS, np.moveaxis(sums[0], -1, 0), strict=True))
             weight = kept["W_EVEN"] + kept["W_ODD"]
@@ -96,7 +97,9 @@ def write_layer(path, batch, demosaiced, fwhm_px):
             bare = ~(weight > 0)
             image, variance = np.where(bare, median, image), np.where(bare, its_variance, variance)
             count = np.where(np.isfinite(median) & np.isfinite(image), template.FEWEST_FRAMES, 0)
-            for place, planes, (_, dtype) in zip(places, (image, variance, count), template.COLUMNS, strict=True):
-                for c in range(n_channels):
-                    corner = (c, block[0] - box[0], block[1] - box[1])
-                    writer.put_block(place, planes[c].astype(dtype), shape, corner)
+            return block, (image.astype(np.float32), variance.astype(np.float32), count.astype(np.int16))
+
+        for block, parts in threads.in_order(drizzled, blocks, batch.n_threads):
+            for place, planes in zip(places, parts, strict=True):
+                for c, plane in enumerate(planes):
+                    writer.put_block(place, plane, shape, (c, block[0] - box[0], block[1] - box[1]))

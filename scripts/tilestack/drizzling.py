@@ -7,12 +7,12 @@ import itertools
 
 import numpy as np
 
-from tilestack import bayer, distortion, files, geometry, lattice, reconstruction, splitsums, streaks
+from tilestack import bayer, distortion, files, geometry, lattice, reconstruction, splitsums, streaks, threads
 from tilestack.kernels import coadd
 from tilestack.kernels import drizzle as kernel
 
-# Bytes of sums that a block may hold, of which those of kept pixels, a third, are really touched; and of raw pixels
-# that are held at a time.
+# Bytes that a thread may hold: sums of a block, of which those of kept pixels, a third, are really touched; and raw
+# pixels.
 BLOCK_BYTES, LIGHT_BYTES = 56e6, 32e6
 # Pixels of a template that all frames are compared with in turn, so that it stays in the cache.
 TEMPLATE_PIXELS = 1 << 16
@@ -44,10 +44,11 @@ class Batch:
     options : dict
         ``reject``, ``kappa``, ``range_tolerance``, ``signal_tolerance``, ``seeing_tolerance``, ``grow_px``,
         ``streaks``, ``inverse_gain``.
+    n_threads : int
     """
 
-    def __init__(self, raw, entries, session, fields, tiles, stride, sky_template, options):
-        self.raw, self.entries, self.fields, self.options = raw, entries, fields, options
+    def __init__(self, raw, entries, session, fields, tiles, stride, sky_template, options, n_threads=1):
+        self.raw, self.entries, self.fields, self.options, self.n_threads = raw, entries, fields, options, n_threads
         self.cell = bayer.channel_cell(session["bayer_pattern"])
         self.n_channels = int(self.cell.max()) + 1
         self.box = geometry.union_box([entry["box"] for entry in entries])
@@ -122,25 +123,32 @@ class Batch:
         """Rejected pixels of all frames, grown and with whole streaks: a list of (m,) int32 arrays, sorted places in
         the light as counted along its rows."""
         n = len(self.entries)
-        found = [[np.zeros((0, 2), np.int64)] for _ in range(n)]
+        parts = [[np.zeros((0, 2), np.int64)] for _ in range(n)]
         if self.options["reject"]:
-            halo = kernel.TEMPLATE_HALO + self.n_blurs
-            for block in blocks:
-                parts = list(_strips(block, self.template(block, halo, self.n_blurs), halo))
-                for some in self.lights(block, [1] * n):
-                    for strip, known in parts:
-                        for _, light, marks in some:
-                            kernel.mark(light, marks, strip, known, self.options)
-                    for k, light, marks in some:
-                        here = np.divmod(np.flatnonzero(marks == kernel.REJECTED), marks.shape[1])
-                        found[k].append(np.column_stack(here) + light.top_left)
-        for k in range(n):
-            mine = np.concatenate(found[k])
-            if self.options["streaks"] and len(mine):
-                y, x = streaks.strips(*mine.T, (0, 0, *self.raw.shape))
-                mine = np.concatenate([mine, np.column_stack([y, x])])
-            found[k] = _grown(mine, self.options["grow_px"], self.raw.shape)
+            for of_block in threads.in_order(self._rejected, blocks, self.n_threads):
+                for k, part in of_block:
+                    parts[k].append(part)
+        return list(threads.in_order(lambda mine: self._grown(np.concatenate(mine)), parts, self.n_threads))
+
+    def _rejected(self, block):
+        """Row and column in the light of rejected pixels in a block: a list of (index, (m, 2) int64 array)."""
+        found, halo = [], kernel.TEMPLATE_HALO + self.n_blurs
+        strips = list(_strips(block, self.template(block, halo, self.n_blurs), halo))
+        for some in self.lights(block, [1] * len(self.entries)):
+            for strip, known in strips:
+                for _, light, marks in some:
+                    kernel.mark(light, marks, strip, known, self.options)
+            for k, light, marks in some:
+                here = np.divmod(np.flatnonzero(marks == kernel.REJECTED), marks.shape[1])
+                found.append((k, np.column_stack(here) + light.top_left))
         return found
+
+    def _grown(self, points):
+        """Rejected pixels of a light, with its streaks, and those near them: places along its rows, sorted."""
+        if self.options["streaks"] and len(points):
+            y, x = streaks.strips(*points.T, (0, 0, *self.raw.shape))
+            points = np.concatenate([points, np.column_stack([y, x])])
+        return _grown(points, self.options["grow_px"], self.raw.shape)
 
 
 def _bend(lens, shape):
@@ -227,8 +235,8 @@ def add(batch, block, found, drop, exposure_s, signal, members=None, fields=None
 
 
 def add_clusters(batch, block, found, drop, exposure_s, split, by_cluster):
-    """Sums as from ``add``; those by cluster go into their file."""
-    total, n, signal = None, None, around(batch, block)
+    """Sums as from ``add``, and those by cluster as parts of their file."""
+    total, n, signal, parts = None, None, around(batch, block), []
     flat = split.fields(batch.fields)
     corner = [(block[k] - batch.box[k]) * drop.scale for k in (0, 1)]
     for cluster, mine in enumerate(split.members):
@@ -236,12 +244,12 @@ def add_clusters(batch, block, found, drop, exposure_s, split, by_cluster):
         if split.flat:
             own = add(batch, block, found, drop, exposure_s, signal, mine, flat)
         for c in range(batch.n_channels):
-            by_cluster.put(cluster, c, corner, np.moveaxis(own[0][:, c], -1, 1), own[1][:, c, None])
+            parts.append(by_cluster.part(cluster, c, corner, np.moveaxis(own[0][:, c], -1, 1), own[1][:, c, None]))
         if total is None:
             total, n = sums, counts
         else:
             splitsums.join(total, sums, n, counts)
-    return total, n
+    return total, n, parts
 
 
 def blocks_of(batch, drop, n_held=1):
@@ -300,7 +308,7 @@ def write_sums(path, split_path, batch, drop, exposure_s, split):
         "BUNIT": "adu",
     }
     shape = (batch.n_channels, *box[2:])
-    left_out = {1: [], 2: []}
+    left_out = {name: [] for name in splitsums.LEFT_OUT.values()}
     by_cluster = splitsums.File(split_path, split, splitsums.DRIZZLED, (kernel.SUMS, ("N",)), batch.n_channels, box)
     # With clusters there are sums of all, of one, and of one with flat weights.
     blocks = blocks_of(batch, drop, 2 + split.flat if by_cluster.shape[0] else 1)
@@ -308,23 +316,34 @@ def write_sums(path, split_path, batch, drop, exposure_s, split):
         places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
         places |= {name: writer.reserve(name, shape, "i2") for name in ("N", "N_REJECTED", "N_SATURATED")}
         found = batch.outliers(blocks_of(batch, drop))
-        for block in blocks:
+
+        def added(block):
             if split is None or split.whole:
-                sums, counts = add(batch, block, found, drop, exposure_s, around(batch, block))
+                sums, of_clusters = add(batch, block, found, drop, exposure_s, around(batch, block)), []
             else:
-                sums, counts = add_clusters(batch, block, found, drop, exposure_s, split, by_cluster)
+                *sums, of_clusters = add_clusters(batch, block, found, drop, exposure_s, split, by_cluster)
             corner = [(block[k] - batch.box[k]) * drop.scale for k in (0, 1)]
-            for c in range(batch.n_channels):
-                for k, name in enumerate(kernel.SUMS):
-                    writer.put_block(places[name], sums[0, c, ..., k].astype(np.float32), shape, (c, *corner))
-                for kind, name in enumerate(("N", "N_REJECTED", "N_SATURATED")):
-                    n = np.minimum(counts[kind, c], 32767).astype(np.int16)
-                    writer.put_block(places[name], n, shape, (c, *corner))
-            for kind in left_out:
-                left_out[kind].append(_sparse(sums[kind], counts[kind], corner))
-        for kind, name in ((1, "REJECTED"), (2, "SATURATED")):
-            writer.append_table(name, *left_out.pop(kind))
+            return corner, _planes(*sums, corner), of_clusters
+
+        for corner, (images, others), of_clusters in threads.in_order(added, blocks, batch.n_threads):
+            for name, planes in images.items():
+                for c, plane in enumerate(planes):
+                    writer.put_block(places[name], plane, shape, (c, *corner))
+            for name, part in others.items():
+                left_out[name].append(part)
+            for part in of_clusters:
+                by_cluster.put(part)
+        for name, parts in left_out.items():
+            writer.append_table(name, *parts)
     return np.array([len(mine) for mine in found], np.int64)
+
+
+def _planes(sums, counts, corner):
+    """Images (c, h, w) of a block by name, and the pixels that were left out, as columns by name of their table."""
+    images = {name: sums[0, ..., k].astype(np.float32) for k, name in enumerate(kernel.SUMS)}
+    counted = zip(("N", *(f"N_{name}" for name in splitsums.LEFT_OUT.values())), counts, strict=True)
+    images |= {name: np.minimum(n, 32767).astype(np.int16) for name, n in counted}
+    return images, {name: _sparse(sums[kind], counts[kind], corner) for kind, name in splitsums.LEFT_OUT.items()}
 
 
 def _sparse(sums, counts, corner):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tilestack import bayer, distortion, files, geometry, lights, prewarped
+from tilestack import bayer, distortion, files, geometry, lights, prewarped, threads
 from tilestack.kernels import prewarp as kernel
 from tilestack.lattice import bilinear, filled, mesh_centres
 from tilestack.records import rounded
@@ -10,7 +10,7 @@ from tilestack.records import rounded
 CODES = 65533  # -32767 ... 32766; -32768 is no data, 32767 saturated
 
 
-def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
+def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic, n_threads=1):
     """Resample frames into one file, ``prewarped.Writer``.
 
     Parameters
@@ -29,6 +29,7 @@ def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
         ``demosaic`` or ``subplane``.
     cosmetic : bool
         Replace the defective pixels of the session.
+    n_threads : int
 
     Returns
     -------
@@ -46,10 +47,12 @@ def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic):
         "MESHPX": (lattice["mesh_px"], "side of a cell of sky and noise, px"),
         "CONTENT": ("prewarped frames", "value = BZERO + BSCALE x code"),
     }
+    read = ((lights.scanned(folder / frame["file"])[0], frame) for frame in frames)
+    made = threads.in_order(
+        lambda light: _prewarp(*light, session, lattice, cfa=cfa, cosmetic=cosmetic), read, n_threads
+    )
     with prewarped.Writer(path, cards) as writer:
-        for number, frame in enumerate(frames, start=1):
-            image, _ = lights.scanned(folder / frame["file"])
-            entry, codes = _prewarp(image, frame, session, lattice, cfa=cfa, cosmetic=cosmetic)
+        for number, (frame, (entry, codes)) in enumerate(zip(frames, made, strict=True), start=1):
             entry |= {"file": frame["file"], "index": frame["index"], "extension": number}
             y0, x0, *_ = entry["box"]
             header = {

@@ -14,17 +14,30 @@ from tilestack import (
     splitsums,
     streaks,
     template,
+    threads,
 )
 from tilestack.kernels import coadd as kernel
 from tilestack.kernels.prewarp import LEAST_STRETCH
 
-# Bytes of codes and marks, and of sums, that a band may hold.
+# Bytes of codes and marks, and of sums, that a thread may hold of a band.
 BAND_BYTES = 64e6
 SUM_BYTES = 3 * (8 * len(kernel.SUMS) + 4 * len(kernel.COUNTS))
 
 
 def write_sums(
-    path, split_path, image_path, record, fields, tiles, stride, pattern, sky_template, exposure_s, options, split
+    path,
+    split_path,
+    image_path,
+    record,
+    fields,
+    tiles,
+    stride,
+    pattern,
+    sky_template,
+    exposure_s,
+    options,
+    split,
+    n_threads=1,
 ):
     """Add up the frames of a batch and write the partial sums.
 
@@ -56,6 +69,7 @@ def write_sums(
         ``streaks``, ``inverse_gain``.
     split : splitsums.Split or None
         Clusters of the frames; the same sums as without, to the rounding of float64.
+    n_threads : int
 
     Returns
     -------
@@ -65,11 +79,11 @@ def write_sums(
         Pixels of each frame that belong to a streak.
     """
     entries = record["frames"]
-    batch = Batch(record, fields, tiles, stride, pattern, sky_template, options)
+    batch = Batch(record, fields, tiles, stride, pattern, sky_template, options, n_threads)
     odd = np.array([entry["index"] % 2 == 1 for entry in entries], bool)
     box = batch.box
     per_frame = np.zeros((len(entries), 4), np.int64)
-    left_out = {1: [], 2: []}
+    left_out = {name: [] for name in splitsums.LEFT_OUT.values()}
     cards = {
         "LATTY0": box[0],
         "LATTX0": box[1],
@@ -84,30 +98,33 @@ def write_sums(
         places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
         places |= {name: writer.reserve(name, shape, "i2") for name in (*kernel.COUNTS, "N_REJECTED", "N_SATURATED")}
         starts, y, x, n_streaks = batch.outliers(pixels, bands_of(box, len(entries), 1))
-        # With clusters there are sums of all, of one, and of one with flat weights.
-        for band in bands_of(box, len(entries), 3 if by_cluster.shape[0] else 1):
+
+        def added(band):
             codes = pixels.stack(band)
             marks = kernel.painted(codes, band[0] - box[0], starts, y, x, options["grow_px"])
-            sums, counts, marked = batch.added(band, codes, marks, odd, exposure_s, split, by_cluster)
+            *sums, marked, of_clusters = batch.added(band, codes, marks, odd, exposure_s, split, by_cluster)
+            return band[0] - box[0], marked, _planes(*sums, band[0] - box[0]), of_clusters
+
+        # With clusters there are sums of all, of one, and of one with flat weights.
+        bands = bands_of(box, len(entries), 3 if by_cluster.shape[0] else 1)
+        for row, marked, (images, others), of_clusters in threads.in_order(added, bands, n_threads):
             per_frame += marked
-            first = (band[0] - box[0]) * box[3]
-            for k, name in enumerate(kernel.SUMS):
-                writer.put(places[name], sums[0, k].astype(np.float32), first)
-            for k, name in enumerate(kernel.COUNTS):
-                writer.put(places[name], counts[0, k].astype(np.int16), first)
-            for kind, name in ((1, "N_REJECTED"), (2, "N_SATURATED")):
-                writer.put(places[name], counts[kind].sum(0).astype(np.int16), first)
-                left_out[kind].append(_sparse(sums[kind], counts[kind], band[0] - box[0]))
-        for kind, name in ((1, "REJECTED"), (2, "SATURATED")):
-            writer.append_table(name, *left_out.pop(kind))
+            for name, image in images.items():
+                writer.put(places[name], image, row * box[3])
+            for name, part in others.items():
+                left_out[name].append(part)
+            for part in of_clusters:
+                by_cluster.put(part)
+        for name, parts in left_out.items():
+            writer.append_table(name, *parts)
     return per_frame, n_streaks
 
 
 class Batch:
     """Frames of a batch as the kernels take them, band by band; parameters as in ``write_sums``."""
 
-    def __init__(self, record, fields, tiles, stride, pattern, sky_template, options):
-        self.fields, self.stride, self.options = fields, stride, options
+    def __init__(self, record, fields, tiles, stride, pattern, sky_template, options, n_threads=1):
+        self.fields, self.stride, self.options, self.n_threads = fields, stride, options, n_threads
         self.layers = template.Layers(sky_template["layers"])
         self.entries = record["frames"]
         self.box = geometry.union_box([entry["box"] for entry in self.entries])
@@ -146,12 +163,12 @@ class Batch:
         self.tables = np.array(made, np.float32).reshape(-1, 4, 2 * noisegain.PER_PIXEL, 2 * noisegain.PER_PIXEL)
 
     def added(self, band, codes, marks, odd, exposure_s, split, by_cluster):
-        """Sums of a band as from ``kernel.accumulate``; those by cluster go into their file."""
+        """Sums of a band as from ``kernel.accumulate``, and those by cluster as parts of their file."""
         (image,), *_ = self.layers.read(band)
         signal, inverse_gain = self.light(image, band), self.options["inverse_gain"]
         if split is None or split.whole:
-            return kernel.accumulate(codes, marks, *self.frames_in(band), signal, inverse_gain, odd, exposure_s)
-        total, per_frame = None, np.zeros((len(codes), 4), np.int64)
+            return *kernel.accumulate(codes, marks, *self.frames_in(band), signal, inverse_gain, odd, exposure_s), []
+        total, per_frame, parts = None, np.zeros((len(codes), 4), np.int64), []
         for cluster, mine in enumerate(split.members):
             fields, its_codes, its_marks = self.fields[mine], codes[mine], marks[mine]
             after = (signal, inverse_gain, odd[mine], exposure_s[mine])
@@ -160,14 +177,14 @@ class Batch:
             if split.flat:
                 flat = self.frames_in(band, mine, split.fields(fields))
                 own = kernel.accumulate(its_codes, its_marks, *flat, *after)[:2]
-            by_cluster.put(cluster, 0, (band[0] - self.box[0], 0), *own)
+            parts.append(by_cluster.part(cluster, 0, (band[0] - self.box[0], 0), *own))
             if total is None:
                 total = part[:2]
             else:
                 splitsums.join(
                     *(np.moveaxis(sums, 1, -1) for sums in (total[0], part[0])), total[1][:, 0], part[1][:, 0]
                 )
-        return *total, per_frame
+        return *total, per_frame, parts
 
     def frames_in(self, band, mine=slice(None), fields=None):
         """Zero and scale of the codes, fields, grid, phase and places, as the kernels take them: of all or of some."""
@@ -204,33 +221,40 @@ class Batch:
             How many belong to a streak.
         """
         n = len(self.entries)
-        found = [[] for _ in range(n)]
-        n_streaks = np.zeros(n, np.int64)
+        parts = [[np.zeros((0, 2), np.int64)] for _ in range(n)]
         if self.options["reject"]:
-            halo = self.step * (self.n_blurs + 1)
-            halo += halo % 2
-            for band in bands:
-                wide = (band[0] - halo, band[1], band[2] + 2 * halo, band[3])
-                known = self.template(wide)
-                bank = kernel.blurred(known["image"], self.step, self.n_blurs)
-                inner = slice(halo, halo + band[2])
-                cut = {key: np.ascontiguousarray(known[key][inner]) for key in ("width", "squared", "signal")}
-                bank = np.ascontiguousarray(bank[:, inner])
-                marks = kernel.mark(pixels.stack(band), *self.frames_in(band), bank, **cut, options=self.options)
-                for k in range(n):
-                    here = np.column_stack(np.divmod(np.flatnonzero(marks[k] == kernel.REJECTED), band[3]))
-                    found[k].append(here + [band[0] - self.box[0], 0])
-        for k, parts in enumerate(found):
-            mine = np.concatenate(parts) if parts else np.zeros((0, 2), np.int64)
-            if self.options["streaks"] and len(mine):
-                y0, x0, rows, columns = self.entries[k]["box"]
-                y, x = streaks.strips(*mine.T, (y0 - self.box[0], x0 - self.box[1], rows, columns))
-                n_streaks[k] = len(y)
-                mine = np.concatenate([mine, np.column_stack([y, x])])
-            found[k] = mine
+            for of_band in threads.in_order(lambda band: self._rejected(pixels, band), bands, self.n_threads):
+                for mine, part in zip(parts, of_band, strict=True):
+                    mine.append(part)
+        found = list(
+            threads.in_order(lambda k: self._with_streaks(k, np.concatenate(parts[k])), range(n), self.n_threads)
+        )
+        n_streaks = np.array([n_of for _, n_of in found], np.int64)
+        found = [mine for mine, _ in found]
         starts = np.concatenate([[0], np.cumsum([len(mine) for mine in found])]).astype(np.int64)
         y, x = np.concatenate(found).T if n else np.zeros((2, 0), np.int64)
-        return starts, np.ascontiguousarray(y), np.ascontiguousarray(x), n_streaks
+        return starts, np.ascontiguousarray(y), np.ascontiguousarray(x), np.array(n_streaks, np.int64)
+
+    def _rejected(self, pixels, band):
+        """Row and column in the box of the rejected pixels of each frame in a band: a list of (m, 2) int64 arrays."""
+        halo = self.step * (self.n_blurs + 1)
+        halo += halo % 2
+        known = self.template((band[0] - halo, band[1], band[2] + 2 * halo, band[3]))
+        bank = kernel.blurred(known["image"], self.step, self.n_blurs)
+        inner = slice(halo, halo + band[2])
+        cut = {key: np.ascontiguousarray(known[key][inner]) for key in ("width", "squared", "signal")}
+        bank = np.ascontiguousarray(bank[:, inner])
+        marks = kernel.mark(pixels.stack(band), *self.frames_in(band), bank, **cut, options=self.options)
+        places = (np.divmod(np.flatnonzero(own == kernel.REJECTED), band[3]) for own in marks)
+        return [np.column_stack(here) + [band[0] - self.box[0], 0] for here in places]
+
+    def _with_streaks(self, k, mine):
+        """Rejected pixels of a frame and those of its streaks, and how many these are."""
+        if not self.options["streaks"] or not len(mine):
+            return mine, 0
+        y0, x0, rows, columns = self.entries[k]["box"]
+        y, x = streaks.strips(*mine.T, (y0 - self.box[0], x0 - self.box[1], rows, columns))
+        return np.concatenate([mine, np.column_stack([y, x])]), len(y)
 
 
 def bands_of(box, n_frames, n_held):
@@ -245,6 +269,15 @@ def n_blurs(frames, templates):
     squares = np.nanmax(frames) ** 2 - min(templates) ** 2
     levels = np.ceil(squares / (kernel.FWHM2 * kernel.BLUR_STEP)) + 1
     return int(np.clip(levels, 2, kernel.MOST_BLURS))
+
+
+def _planes(sums, counts, first_row):
+    """Images of a band by name, and the pixels that were left out, as columns by name of their table."""
+    images = {name: sums[0, k].astype(np.float32) for k, name in enumerate(kernel.SUMS)}
+    images |= {name: counts[0, k].astype(np.int16) for k, name in enumerate(kernel.COUNTS)}
+    images |= {f"N_{name}": counts[kind].sum(0).astype(np.int16) for kind, name in splitsums.LEFT_OUT.items()}
+    others = {name: _sparse(sums[kind], counts[kind], first_row) for kind, name in splitsums.LEFT_OUT.items()}
+    return images, others
 
 
 def _sparse(sums, counts, first_row):

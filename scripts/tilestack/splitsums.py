@@ -113,8 +113,8 @@ class File:
                 self.writer.append_table(name, *parts)
         self.writer.__exit__(*error)
 
-    def put(self, cluster, channel, corner, sums, counts):
-        """Write a block of a channel of a cluster.
+    def part(self, cluster, channel, corner, sums, counts):
+        """A block of a channel of a cluster as ``put`` takes it.
 
         Parameters
         ----------
@@ -125,21 +125,26 @@ class File:
             Of the kept, the rejected and the saturated pixels.
         counts : (3, m, h, w) int32 array
         """
-        plane = cluster * self.n_channels + channel
+        plane, others = cluster * self.n_channels + channel, {}
         images = {name: sums[0, k].astype(np.float32) for name, k in self.sums.items()}
         images |= {name: np.minimum(counts[0, k], 32767).astype(np.int16) for name, k in self.counts.items()}
         for mark, name in LEFT_OUT.items():
             n = np.minimum(counts[mark].sum(0), 32767)
             images[f"N_{name}"] = n.astype(np.int16)
             y, x = np.nonzero(n)
-            self.left_out[name].append(
-                {
-                    "PLANE": np.full(len(y), plane, np.int16),
-                    "ROW": (y + corner[0]).astype(np.int32),
-                    "COLUMN": (x + corner[1]).astype(np.int32),
-                    **{s: sums[mark, k, y, x].astype(np.float32) for s, k in self.sums.items()},
-                    **{c: counts[mark, k, y, x].astype(np.int16) for c, k in self.counts.items()},
-                }
-            )
+            others[name] = {
+                "PLANE": np.full(len(y), plane, np.int16),
+                "ROW": (y + corner[0]).astype(np.int32),
+                "COLUMN": (x + corner[1]).astype(np.int32),
+                **{s: sums[mark, k, y, x].astype(np.float32) for s, k in self.sums.items()},
+                **{c: counts[mark, k, y, x].astype(np.int16) for c, k in self.counts.items()},
+            }
+        return (plane, *corner), images, others
+
+    def put(self, part):
+        """Write a block."""
+        corner, images, others = part
+        for name, columns in others.items():
+            self.left_out[name].append(columns)
         for name, image in images.items():
-            self.writer.put_block(self.places[name], image, self.shape, (plane, *corner))
+            self.writer.put_block(self.places[name], image, self.shape, corner)

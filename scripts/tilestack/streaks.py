@@ -105,7 +105,7 @@ def _peak(voters, radius):
     return np.array([np.sin(angles[angle]), np.cos(angles[angle])]), (row + 0.5) * STEP_PX - radius
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _vote(voters, sines, cosines, radius, step):
     n_rows = int(2 * radius / step) + 2
     best, best_angle, best_row = -1, 0, 0

@@ -6,7 +6,7 @@ session never changes what an earlier one was measured against.
 
 import numpy as np
 
-from tilestack import bayer, files, geometry, prewarped, sky
+from tilestack import bayer, files, geometry, prewarped, sky, threads
 from tilestack.kernels import prewarp as prewarp_kernel
 from tilestack.kernels import template as kernel
 from tilestack.lattice import tile_centres, tile_range
@@ -14,7 +14,7 @@ from tilestack.records import rounded
 
 # Fewer frames than this behind a pixel are no measure of anything.
 FEWEST_FRAMES = 5
-# Bytes of codes that a band may hold.
+# Bytes of codes that a thread may hold of a band.
 BAND_BYTES = 96e6
 
 
@@ -42,7 +42,7 @@ def by_sharpness(fwhm_px, most):
     return order[: min(max(2 * wanted, 64), n)].tolist(), wanted
 
 
-def write_layer(path, images, order, wanted, normalized, lattice):
+def write_layer(path, images, order, wanted, normalized, lattice, n_threads=1):
     """Make the layer of a session.
 
     Parameters
@@ -59,6 +59,7 @@ def write_layer(path, images, order, wanted, normalized, lattice):
         Entry of the normalization record by file.
     lattice : dict
         ``bayer_pattern`` and ``mesh_px``.
+    n_threads : int
 
     Returns
     -------
@@ -82,10 +83,13 @@ def write_layer(path, images, order, wanted, normalized, lattice):
         cards = {"LATTY0": box[0], "LATTX0": box[1], "BUNIT": "adu", "FWHM": (fwhm, "[px] of its frames")}
         places = [writer.reserve(name, (1, *box[2:]), dtype, cards) for name, dtype in COLUMNS]
         whole = np.empty(box[2:], np.float32)
-        for band in prewarped.bands(box, int(BAND_BYTES / (4 * len(entries) * box[3]))):
-            parts = _band(frames, fits, scale, variance, cell, band, lattice["mesh_px"], wanted)
-            first = band[0] - box[0]
-            whole[first : first + band[2]] = parts[0]
+
+        def made(band):
+            return band[0] - box[0], _band(frames, fits, scale, variance, cell, band, lattice["mesh_px"], wanted)
+
+        bands = prewarped.bands(box, int(BAND_BYTES / (4 * len(entries) * box[3])))
+        for first, parts in threads.in_order(made, bands, n_threads):
+            whole[first : first + len(parts[0])] = parts[0]
             for place, part in zip(places, parts, strict=True):
                 writer.put(place, part, first * box[3])
     origin, level, _ = prewarp_kernel.sky_mesh(whole, cell, box[0], box[1], lattice["mesh_px"])

@@ -71,7 +71,7 @@ def write_batch(folder, name, frames, clusters, box, drizzled):
                 for c in range(channels):
                     for row in range(0, box[2], 6):  # in bands
                         rows = slice(row, row + 6)
-                        out.put(k, c, (row, 0), values[:, :, c, rows], numbers[:, :, c, rows])
+                        out.put(out.part(k, c, (row, 0), values[:, :, c, rows], numbers[:, :, c, rows]))
     return paths
 
 

@@ -4,7 +4,7 @@ import math
 from collections import namedtuple
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 NO_DATA, SATURATED = -32768, 32767
 # Marks of a pixel of a frame.
@@ -50,10 +50,10 @@ def blurred(template, step, n):
     return bank
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _blur(image, step, side, out):
     h, w = image.shape
-    for y in prange(h):
+    for y in range(h):
         # One pass along y, with room for the neighbours of the outermost columns, and one along x.
         row = np.full(w + 2 * step, np.float32(np.nan))
         own = np.int64(y)
@@ -95,11 +95,11 @@ def light(template, local_sky, grid, cell):
     return signal
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"}, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 def _light(template, local_sky, grid, cell, columns, signal):
     h, w = template.shape
     _, ny, nx = local_sky.shape
-    for y in prange(h):
+    for y in range(h):
         at_y = min(max(grid[0] + y / grid[2], 0.0), ny - 1.0)
         j = max(min(int(at_y), ny - 2), 0)
         up, fy = min(j + 1, ny - 1), at_y - j
@@ -140,10 +140,10 @@ def tolerance(template, variance, sky, step, range_tolerance, signal_tolerance):
     return squared
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"}, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 def _tolerance(template, variance, sky, step, range_tolerance, signal_tolerance, squared):
     h, w = template.shape
-    for y in prange(h):
+    for y in range(h):
         # Lowest and highest of three rows, then of three columns; beyond the rims lies nothing.
         low, high = np.full(w + 2 * step, np.float32(np.inf)), np.full(w + 2 * step, np.float32(-np.inf))
         for row in range(y - step, y + step + 1, step):
@@ -336,12 +336,12 @@ def _known(codes, zero, scale, lines, channels, columns, places, k, y, x0, signa
     _variances(spare, raw, places.area[k], signal, inverse_gain, t, known[VARIANCE, :n])
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"}, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 def _mark(codes, zero, scale, fields, grid, cell, places, columns, bank, width, squared, signal, limits, marks):
     n, h, w = codes.shape
     inverse_gain, kappa, seeing_tolerance = limits
     limit = kappa * kappa
-    for y in prange(h):
+    for y in range(h):
         lines = _lines(fields, grid[0] + y / grid[2])
         channels = (cell[y % 2, 0], cell[y % 2, 1])
         known, index = np.empty((6, ROOM)), np.empty(CHUNK, np.int32)
@@ -447,10 +447,10 @@ def painted(codes, first_row, starts, y, x, reach):
     return marks
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def _paint(codes, first_row, starts, ys, xs, reach, marks):
     n, h, w = codes.shape
-    for k in prange(n):
+    for k in range(n):
         for y in range(h):
             for x in range(w):
                 code = codes[k, y, x]
@@ -505,11 +505,11 @@ def accumulate(codes, marks, zero, scale, fields, grid, cell, places, signal, in
     return sums, counts, per_row.sum(0)
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"}, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 def _accumulate(frames, grid, cell, places, columns, signal, inverse_gain, sums, counts, per_row):
     codes, marks, zero, scale, fields, odd, exposure_s = frames
     n, h, w = codes.shape
-    for y in prange(h):
+    for y in range(h):
         lines = _lines(fields, grid[0] + y / grid[2])
         channels = (cell[y % 2, 0], cell[y % 2, 1])
         known, kept, index = np.empty((6, ROOM)), np.empty((len(SUMS), ROOM)), np.empty(CHUNK, np.int32)

@@ -1,7 +1,7 @@
 """Kernel of the synthetic frames: their weighted sum."""
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 
 def weighted_sum(values, weights):
@@ -23,10 +23,10 @@ def weighted_sum(values, weights):
     return out
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def _weighted_sum(values, weights, out):
     n, n_channels, h, w = values.shape
-    for row in prange(n_channels * h):
+    for row in range(n_channels * h):
         c, y = row // h, row % h
         line = out[c, y]
         for k in range(n):

@@ -4,7 +4,7 @@ import math
 from collections import namedtuple
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 # Marks of a raw pixel, as in ``coadd``.
 KEPT, REJECTED, CLIPPED, MISSING = 0, 1, 2, 3
@@ -193,7 +193,7 @@ def unpacked(codes, bad, zero, scale, blank, saturation):
     return image, marks
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _unpack(codes, bad, zero, scale, has_blank, blank, saturation, image, marks):
     for y in range(codes.shape[0]):
         for x in range(codes.shape[1]):
@@ -281,7 +281,7 @@ def _check(light, marks, band):
         raise ValueError(f"need a band y0, x0, rows, columns, got {band}")
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _mark(light, bend, marks, band, template, halo, limits):
     w = light.image.shape[1]
     y0, x0, rows, columns = band
@@ -296,7 +296,7 @@ def _mark(light, bend, marks, band, template, halo, limits):
     area = abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0])
     wide = columns + 2 * halo
     flat = (plain.reshape(-1), template.signal.reshape(-1), template.squared.reshape(-1))
-    for j_image in prange(first_row, last_row):
+    for j_image in range(first_row, last_row):
         y = top + j_image
         row, ends, nodes = np.empty((2, 4)), np.empty((last - first + 1, 2)), np.empty((RUN + 1, 2, 4), np.float32)
         places, floats = np.empty(2 * WIDE), np.empty(N_FLOATS, np.float32)
@@ -553,10 +553,10 @@ def _stacked(lights, marks):
     return lights[0]._replace(image=image, **each), its_marks
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _deposit(lights, bends, spots, marks, first, signal, halo, inverse_gain, per_frame, sums, counts):
     n_rows, n_columns = sums.shape[2:4]
-    for strip in prange((n_rows + TILE_ROWS - 1) // TILE_ROWS):
+    for strip in range((n_rows + TILE_ROWS - 1) // TILE_ROWS):
         j = strip * TILE_ROWS
         for i in range(0, n_columns, TILE_COLUMNS):
             tile = (j, i, min(TILE_ROWS, n_rows - j), min(TILE_COLUMNS, n_columns - i))

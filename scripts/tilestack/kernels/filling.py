@@ -1,7 +1,7 @@
 """Kernels of the drizzled colours: sums over neighbours, and what fills in where drops are few."""
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 NOTHING = np.finfo(float).tiny
 
@@ -24,17 +24,17 @@ def box_sum(values, radius):
     return out.reshape(values.shape)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def _box_sum(planes, radius, along_rows, out):
     n, h, w = planes.shape
-    for row in prange(n * h):
+    for row in range(n * h):
         p, y = row // h, row % h
         line = along_rows[p, y]
         line[:] = 0.0
         for k in range(max(-radius, 1 - w), min(radius, w - 1) + 1):
             low, high = max(0, -k), min(w, w - k)
             _add(line[low:high], planes[p, y, low + k : high + k])
-    for row in prange(n * h):
+    for row in range(n * h):
         p, y = row // h, row % h
         line = out[p, y]
         line[:] = 0.0
@@ -78,11 +78,11 @@ def filled(sums, variance, weight, limit, radii, raised, spreading):
     return results
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def _filled(sums, variance, weight, limit, radii, raised, spreading, out, noise, thin):
     n_channels, h, w = weight.shape
     n_radii = len(radii)
-    for row in prange(n_channels * h):
+    for row in range(n_channels * h):
         c, y = row // h, row % h
         share, boxes = np.empty(n_radii), np.empty(n_radii)
         for x in range(w):

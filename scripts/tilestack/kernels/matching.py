@@ -46,7 +46,7 @@ def triangle_transform(moving, fixed, *, tolerance, n_triples, scale_range, most
     )
 
 
-@njit(cache=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _triangle_transform(moving, fixed, tolerance, n_triples, low, high, most_stretch):
     votes = _votes(moving, fixed, low, high)
     pairs = _best_pairs(votes, n_triples)
@@ -220,7 +220,7 @@ def pair_transform(moving, fixed, *, tolerance, scale_range, parity):
     return _pair_transform(moving, fixed, float(tolerance), float(scale_range[0]), float(scale_range[1]), float(parity))
 
 
-@njit(cache=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _pair_transform(moving, fixed, tolerance, low, high, parity):
     best, best_near, n_trials = np.full((2, 3), np.nan), 0, 0
     transform = np.empty((2, 3))
@@ -271,7 +271,7 @@ def nearest_pairs(moving, fixed, reach):
     return _nearest_pairs(moving, fixed, float(reach))
 
 
-@njit(cache=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _nearest_pairs(moving, fixed, reach):
     n, m = len(moving), len(fixed)
     nearest, back = np.full(n, -1), np.full(m, -1)

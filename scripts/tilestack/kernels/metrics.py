@@ -1,7 +1,7 @@
 """Kernels of LOCAL_METRICS: sharpness of structure in the tiles of a frame."""
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 NO_DATA, SATURATED = -32768, 32767
 
@@ -26,12 +26,12 @@ def band_pass(image, step):
     return _band_pass(np.ascontiguousarray(image, dtype=np.float32), step)
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _band_pass(image, step):
     h, w = image.shape
     out = np.full((h, w), np.nan, np.float32)
     far = 3 * step
-    for y in prange(far, h - far):
+    for y in range(far, h - far):
         # By columns first: three near rows, and three far ones.
         inner = image[y - step] + image[y] + image[y + step]
         outer = image[y - far] + image[y] + image[y + far]
@@ -88,12 +88,12 @@ def structure_sums(codes, scale, template, cell, box, tiles, tile, stride, step)
 LOWEST, NO_VALUE = 32768, 1 << 20
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _small_structure(codes, scale, step, out):
     """Band-pass of codes, exact in integers: NaN where a pixel that it takes has no value."""
     h, w = codes.shape
     far = 3 * step
-    for y in prange(far, h - far):
+    for y in range(far, h - far):
         own, inner, outer = np.empty(w, np.int32), np.empty(w, np.int32), np.empty(w, np.int32)
         _coded(codes[y], own)
         _of_rows(codes[y - step], own, codes[y + step], inner)
@@ -129,11 +129,11 @@ def _structure(inner, outer, own, scale, out):
         out[x] = value if nine < NO_VALUE and eight < NO_VALUE else np.nan
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _structure_sums(values, template, cell, y0, x0, j0, i0, tile, stride, sums):
     h, w = values.shape
     _, _, ny, nx = sums.shape
-    for job in prange(ny * nx):
+    for job in range(ny * nx):
         j, i = job // nx, job % nx
         bottom = (j0 + j) * stride + (stride - tile) // 2 - y0
         left = (i0 + i) * stride + (stride - tile) // 2 - x0

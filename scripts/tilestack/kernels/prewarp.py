@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 # Positions in a pixel for which the weights of the Lanczos kernel are tabulated; half a step is 0.0005 px.
 N_PHASES = 1024
@@ -68,7 +68,7 @@ def replace_defects(image, defects, step):
     _replace_defects(image, np.asarray(defects, dtype=np.int64).reshape(-1, 2), int(step))
 
 
-@njit(cache=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _replace_defects(image, defects, step):
     h, w = image.shape
     bad = np.zeros((h, w), np.bool_)
@@ -112,11 +112,11 @@ def demosaic(raw, cell):
     return _demosaic(np.pad(raw.astype(np.float32, copy=False), 2, mode="reflect"), cell)
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _demosaic(padded, cell):
     h, w = padded.shape[0] - 4, padded.shape[1] - 4
     planes = np.empty((3, h, w), np.float32)
-    for y in prange(h):
+    for y in range(h):
         rows = padded[y], padded[y + 1], padded[y + 2], padded[y + 3], padded[y + 4]
         green = Index(0 if cell[y % 2, 0] == 1 else 1)  # the columns of green; the others have one colour too
         own = cell[y % 2, 1 - green]
@@ -187,7 +187,7 @@ def saturation_map(raw, saturation, reach=3):
     return near
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _mark_saturated(near, ys, xs, reach):
     h, w = near.shape
     for reach_low, reach_high, mark in ((reach, reach - 1, TOUCHES_SATURATED), (1, 0, SATURATED)):
@@ -285,10 +285,10 @@ def _in_frame(to_frame, lens, x, y):
     return px, py
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"}, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 def _warp(planes, plane_of, step, offsets, to_frame, lens, y0, x0, table, image):
     rows, columns = image.shape
-    for j in prange(rows):
+    for j in range(rows):
         across = plane_of[(y0 + j) % 2]
         pace = 1 if across[0] == across[1] else 2
         for parity in range(pace):  # one plane at a time: of a mosaic every other pixel of the row
@@ -331,7 +331,7 @@ def _warp(planes, plane_of, step, offsets, to_frame, lens, y0, x0, table, image)
                 image[j, i] = total + (table[px, 3] * s3 + table[px, 4] * s4 + table[px, 5] * s5)
 
 
-@njit(cache=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _hold_saturated(planes, plane_of, step, offsets, near, to_frame, lens, y0, x0, reach, image, saturated):
     """Mark the pixels on saturated raw ones, and hold those that have one under the kernel to its range."""
     rows, columns = image.shape
@@ -365,7 +365,7 @@ def _hold_saturated(planes, plane_of, step, offsets, near, to_frame, lens, y0, x
                     saturated[j, i] = near[y, x] == SATURATED
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _warp_shifted(planes, plane_of, dx, dy, y0, x0, table, image):
     rows, columns = image.shape
     _, h, w = planes.shape
@@ -375,7 +375,7 @@ def _warp_shifted(planes, plane_of, dx, dy, y0, x0, table, image):
     low = 0 if px == 0 else 2
     high_x, high_y = (w if px == 0 else w - 3), (h if py == 0 else h - 3)
     first, last = max(low - ix - x0, 0), min(high_x - ix - x0, columns)
-    for j in prange(rows):
+    for j in range(rows):
         y = y0 + j + iy
         if y < (0 if py == 0 else 2) or y >= high_y:
             continue
@@ -409,12 +409,12 @@ def _warp_shifted(planes, plane_of, dx, dy, y0, x0, table, image):
                     image[j, i] = total + (w3 * column[x + 1] + w4 * column[x + 2] + w5 * column[x + 3])
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _warp_stretched(planes, plane_of, step, offsets, to_frame, lens, y0, x0, stretch, image):
     rows, columns = image.shape
     _, hp, wp = planes.shape
     reach = 3 * stretch
-    for j in prange(rows):
+    for j in range(rows):
         wx, wy = np.empty(64), np.empty(64)
         for i in range(columns):
             x, y = _in_frame(to_frame, lens, x0 + i, y0 + j)
@@ -493,11 +493,11 @@ def sky_mesh(image, cell, y0, x0, mesh):
     return (first_y, first_x), level, noise
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _sky_mesh(image, cell, step, y0, x0, mesh, first_y, first_x, level, noise):
     rows, columns = image.shape
     n_channels, ny, nx = level.shape
-    for job in prange(ny * nx):
+    for job in range(ny * nx):
         j, i = job // nx, job % nx
         bottom, left = max((first_y + j) * mesh - y0, 0), max((first_x + i) * mesh - x0, 0)
         top, right = min((first_y + j + 1) * mesh - y0, rows), min((first_x + i + 1) * mesh - x0, columns)
@@ -633,11 +633,11 @@ def noise_mesh(raw, cell, mesh):
     return noise
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _noise_mesh(raw, cell, step, mesh, noise):
     h, w = raw.shape
     n_channels, ny, nx = noise.shape
-    for job in prange(ny * nx):
+    for job in range(ny * nx):
         j, i = job // nx, job % nx
         bottom, left = j * mesh, i * mesh
         top, right = min(bottom + mesh, h), min(left + mesh, w)
@@ -689,10 +689,10 @@ def gradient_energy(image, step):
     return total / count if count else np.nan
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _gradient_energy(image, step, sums):
     h, w = image.shape
-    for block in prange(len(sums)):
+    for block in range(len(sums)):
         n = max(w - 2 * step, 0)
         total, count = np.zeros(n), np.zeros(n, np.int32)
         for y in range(max(block * ROWS, step), min((block + 1) * ROWS, h - step)):
@@ -712,7 +712,7 @@ def _add_gradients(left, right, below, above, step, total, count):
         count[x] += np.int32(known)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def extent(image):
     """Number of pixels of a float32 image that are no NaN, the least and the largest of them; NaN if there is none."""
     n, low, high = 0, np.float32(np.inf), np.float32(-np.inf)
@@ -748,9 +748,9 @@ def quantise(image, saturated, zero, scale):
     return codes
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def _quantise(image, saturated, zero, scale, codes):
-    for y in prange(image.shape[0]):
+    for y in range(image.shape[0]):
         for x in range(image.shape[1]):
             if np.isnan(image[y, x]):
                 codes[y, x] = -32768

@@ -6,7 +6,7 @@ from numba import njit
 NO_DATA = -32768
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def pack(codes):
     """Pixels of a frame row by row, without what lies outside of it.
 
@@ -42,7 +42,7 @@ def pack(codes):
     return pixels, first, end
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def unpack(pixels, first, end, left, out):
     """Put rows of a frame, as ``pack`` leaves them, where they belong in a box, in place.
 

@@ -1,7 +1,7 @@
 """Kernel of the sky template: the median of normalised frames."""
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 NO_DATA, SATURATED = -32768, 32767
 # Columns that are taken at once where all frames have data.
@@ -55,7 +55,7 @@ def median(codes, zero, scale, sky, grid, photometric, channel_rows, variance, m
     return image, spread, count
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"}, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 def _median(
     codes, zero, scale, sky, grid_y, grid_x, pitch, photometric, channel_rows, variance, most, image, spread, count
 ):
@@ -64,7 +64,7 @@ def _median(
     nodes = np.empty(w, np.int64)
     for x in range(w):
         nodes[x] = min(max(int(grid_x + x / pitch), 0), sky.shape[3] - 2)
-    for y in prange(h):
+    for y in range(h):
         at_y = grid_y + y / pitch
         j = min(max(int(at_y), 0), sky.shape[2] - 2)
         lines = np.empty((n, sky.shape[1], sky.shape[3]))
