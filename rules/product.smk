@@ -1,10 +1,9 @@
-# Phases 12-17. From 13 on they read outputs/ and artifacts/ only, so clean_work never pulls an earlier phase back.
+# Phases 12-17. From 14 on they read outputs/ and artifacts/ only.
 PRODUCTS = [
     "stacked.fits",
     "stacked_rgb.fits",
     *(f"planes/{name}{colour}.fits" for colour in ("", "_rgb") for name in ("even", "odd", "plain_mean")),
     "planes/inverse_variance.fits",
-    "planes/drizzled.fits",
     *SKY_PRODUCTS,
 ]
 RECORDS = [
@@ -37,9 +36,7 @@ rule stacking:
     """The final linear image."""
     input:
         image="<run>/work/reconstruction.fits",
-        drizzled="<run>/work/drizzled.fits",
         synthetic="<run>/work/synthetic_stack.fits",
-        synthetic_drizzled="<run>/work/synthetic_stack_drizzled.fits",
         synthetic_record="<run>/work/synthetic_stack.json",
         reconstruction="<run>/artifacts/tile_reconstruction.json",
         scan="<run>/artifacts/scan_input.json",
@@ -54,7 +51,6 @@ rule stacking:
         odd="<run>/outputs/unsolved/planes/odd.fits",
         plain_mean="<run>/outputs/unsolved/planes/plain_mean.fits",
         inverse_variance="<run>/outputs/unsolved/planes/inverse_variance.fits",
-        drizzled="<run>/outputs/unsolved/planes/drizzled.fits",
         preview="<run>/outputs/previews/stacked.png",
         preview_full="<run>/outputs/previews/stacked_full.png",
         record="<run>/artifacts/stacking.json",
@@ -78,10 +74,12 @@ rule stacking:
 
 
 rule debayer:
-    """Colour image from the stacked mosaic; a mono image passes through."""
+    """Colour image from the drizzled planes or the stacked mosaic; a mono image passes through."""
     input:
         image="<run>/outputs/unsolved/stacked.fits",
-        drizzled="<run>/outputs/unsolved/planes/drizzled.fits",
+        drizzled="<run>/work/drizzled.fits",
+        synthetic_drizzled="<run>/work/synthetic_stack_drizzled.fits",
+        stacking="<run>/artifacts/stacking.json",
         reconstruction="<run>/artifacts/tile_reconstruction.json",
         even="<run>/outputs/unsolved/planes/even.fits",
         odd="<run>/outputs/unsolved/planes/odd.fits",
@@ -108,6 +106,7 @@ rule debayer:
         mem_mb=memory(1500),
     params:
         method=config["debayer"]["method"],
+        cosmetic=config["stacking"]["cosmetic"],
         code=code("debayer.py"),
     script:
         "../scripts/debayer.py"

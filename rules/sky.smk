@@ -1,4 +1,4 @@
-# Phases 14-16. They read outputs/ and artifacts/ only, so clean_work never pulls an earlier phase back.
+# Phases 14-16. They read outputs/ and artifacts/ only.
 #
 # A rule never changes the file of another one, and nobody knows the sky coordinates before the stack is there. So STACKING
 # and DEBAYER write to outputs/unsolved, and sky_headers writes the products of outputs from them, headers complete. Apart
@@ -10,7 +10,6 @@ UNSOLVED = {
     "odd": "planes/odd.fits",
     "plain_mean": "planes/plain_mean.fits",
     "inverse_variance": "planes/inverse_variance.fits",
-    "drizzled": "planes/drizzled.fits",
     "even_rgb": "planes/even_rgb.fits",
     "odd_rgb": "planes/odd_rgb.fits",
     "plain_mean_rgb": "planes/plain_mean_rgb.fits",

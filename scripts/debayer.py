@@ -8,21 +8,25 @@ from tilestack import debayering, job, preview, products, records
 DROP = ("kernel", "pixfrac", "scale", "r_factor")
 
 
-def debayer(paths, out, *, method):
-    """paths: image, drizzled, reconstruction, channels, preview, preview_full and the comparison images; out: image,
-    preview, preview_full, record and the comparisons in colour."""
-    pattern = records.read(paths["channels"])["bayer_pattern"]
-    drizzled = records.read(paths["reconstruction"])["drizzled"]
+def debayer(paths, out, *, method, cosmetic):
+    """paths: image, drizzled, synthetic_drizzled, stacking, reconstruction, channels, preview, preview_full and the
+    comparison images; out: image, preview, preview_full, record and the comparisons in colour."""
+    pattern, stack = records.read(paths["channels"])["bayer_pattern"], records.read(paths["stacking"])
+    reconstruction = records.read(paths["reconstruction"])
+    drizzled = reconstruction["drizzled"]
     method, why = debayering.chosen(method, pattern, drizzled)
     if method == "none":
         image = debayering.passed_on(paths, out)
     else:
-        if method == "drizzle":
-            cards, image, extensions, others = debayering.of_drops(paths["drizzled"])
-        else:
-            cards, image, extensions, others = debayering.of_mosaic(paths, pattern, method)
         with fits.open(paths["image"]) as hdus:
-            history, table = list(hdus[0].header["HISTORY"]), hdus["INPUTS"].copy()
+            cards, history = products.own_cards(hdus[0].header), list(hdus[0].header["HISTORY"])
+            table = hdus["INPUTS"].copy()
+        if method == "drizzle":
+            path = paths["synthetic_drizzled" if stack["source"] == "synthetic" else "drizzled"]
+            whole = (reconstruction["canvas"], stack["crop"])
+            cards, image, extensions, others = debayering.of_drops(path, cards, drizzled, *whole, cosmetic)
+        else:
+            cards, image, extensions, others = debayering.of_mosaic(paths, cards, pattern, method)
         products.write(out["image"], image, cards, extensions, [table], [*history, f"colours by {method}"])
         for name, part in others.items():
             products.write(out[name], part, {**cards, "CONTENT": f"{name} stack, for comparison"})
@@ -46,4 +50,9 @@ def debayer(paths, out, *, method):
 
 if __name__ == "__main__":
     with job.started(snakemake):
-        debayer(dict(snakemake.input.items()), dict(snakemake.output.items()), method=snakemake.params.method)
+        debayer(
+            dict(snakemake.input.items()),
+            dict(snakemake.output.items()),
+            method=snakemake.params.method,
+            cosmetic=snakemake.params.cosmetic,
+        )

@@ -8,14 +8,14 @@ COMPARISONS = {"even": "EVEN", "odd": "ODD", "plain_mean": "MEAN", "inverse_vari
 
 
 def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage):
-    """paths: image, drizzled, reconstruction, synthetic, synthetic_drizzled, synthetic_record, scan, registration,
-    global_metrics, channels, reference, and gain (normalization)."""
+    """paths: image, reconstruction, synthetic, synthetic_record, scan, registration, global_metrics, channels,
+    reference, and gain (normalization)."""
     keys = ("reconstruction", "scan", "registration", "global_metrics", "channels", "reference", "gain")
     read = {key: records.read(paths[key]) for key in (*keys, "synthetic_record")}
     made = read["synthetic_record"]
-    ours = ("synthetic", "synthetic_drizzled") if made["source"] == "synthetic" else ("image", "drizzled")
+    ours = paths["synthetic" if made["source"] == "synthetic" else "image"]
     canvas, pattern = read["reconstruction"]["canvas"], read["channels"]["bayer_pattern"]
-    plane, box, replaced = finishing.of_mosaic_in(paths[ours[0]], canvas, pattern, cosmetic, crop_coverage)
+    plane, box, replaced = finishing.of_mosaic_in(ours, canvas, pattern, cosmetic, crop_coverage)
     used = [frame for frame in read["registration"]["frames"] if frame["transform"] is not None]
     score = efficiency.score(read, used, made["variance_ratio"] or 1.0)
     grid = read["reference"]["lattice"]
@@ -48,14 +48,6 @@ def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage):
     products.write(out["image"], plane("SCI"), cards, extensions, [table], history)
     for name, of_stack in COMPARISONS.items():
         products.write(out[name], plane(of_stack), {**cards, "CONTENT": f"{name} stack, for comparison"})
-    drizzled = read["reconstruction"]["drizzled"]
-    products.write_drizzled(
-        paths[ours[1]],
-        out["drizzled"],
-        cards,
-        drizzled,
-        lambda colours: finishing.of_colours(colours, canvas, box, drizzled["scale"], cosmetic),
-    )
     preview.write(out["preview"], plane("SCI"), flip=products.bottom_up(cards), full=out["preview_full"])
     summary = {"frames": len(used), **{key: score[key] for key in ("eta_sb", "eta_pt", "t_eff_s", "fwhm_px")}}
     records.write(

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 
-from tilestack import bayer, files, products, records
+from tilestack import bayer, files, finishing, products, records
 from tilestack.kernels import debayer as kernel
 
 COMPARISONS = {"even": "EVEN", "odd": "ODD", "plain_mean": "MEAN"}
@@ -42,22 +42,38 @@ def chosen(method, pattern, drizzled):
     return "drizzle", f"the drops of the frames reach {1 - worst:.0%} of the pixels of each colour"
 
 
-def of_drops(path):
-    """Cards, image, extensions and comparisons from the drizzled planes, all but the image as functions that read them;
-    a single plane without its axis."""
-    with files.opened(path) as hdus:
-        cards = products.own_cards(hdus[0].header)
-        image = files.loaded(hdus[0])
+def of_drops(path, cards, drizzled, canvas, box, cosmetic):
+    """Cards, image, extensions and comparisons from drizzled planes, all but the image as functions that read them; a
+    single plane without its axis.
+
+    Parameters
+    ----------
+    path : path
+        File of ``colours.add_up`` or of ``combination.drizzled``.
+    cards : dict
+        Those of the mosaic.
+    drizzled : dict
+        What ``colours.add_up`` said of the planes.
+    canvas, box
+        As in ``finishing.cut``.
+    cosmetic : bool
+    """
+    finished = finishing.of_colours_in(path, canvas, box, drizzled["scale"], cosmetic)
+    cards = products.at_scale(cards, drizzled["scale"]) | {
+        "DRZKERN": (drizzled["kernel"], "shape of a drop"),
+        "DRZFRAC": (drizzled["pixfrac"], "size of a drop in raw pixels"),
+        "DRZSCALE": (drizzled["scale"], "output pixels per lattice pixel and axis"),
+        "NOISERAT": (drizzled["r_factor"], "noise of large areas over that of VAR"),
+    }
 
     def plane(name):
-        with files.opened(path) as hdus:
-            values = files.stored(hdus[name])
+        values = finished(name)
         return values[0] if len(values) == 1 else values
 
     planes = {name: functools.partial(plane, name) for name in (*products.PLANES, *COMPARISONS.values())}
     extensions = [(name, planes[name]) for name in products.PLANES]
     others = {name: planes[of_stack] for name, of_stack in COMPARISONS.items()}
-    return cards, image[0] if len(image) == 1 else image, extensions, others
+    return cards, plane("SCI"), extensions, others
 
 
 def passed_on(paths, out):
@@ -69,18 +85,19 @@ def passed_on(paths, out):
         return files.loaded(hdus[0])
 
 
-def of_mosaic(paths, pattern, method):
+def of_mosaic(paths, cards, pattern, method):
     """Cards, image, extensions and comparisons from the mosaic by a method of ``demosaiced``.
 
     Parameters
     ----------
     paths : dict
         ``image`` and the comparisons.
+    cards : dict
+        Those of ``image``.
     pattern : str or None
     method : str
     """
     with files.opened(paths["image"]) as hdus:
-        cards = products.own_cards(hdus[0].header)
         stack, planes = files.loaded(hdus[0]), {name: files.loaded(hdus[name]) for name in products.PLANES}
     parts = {}
     for name in COMPARISONS:

@@ -134,9 +134,10 @@ def of_mosaic_in(path, canvas, pattern, cosmetic, crop_coverage):
     return reader(path, planes, lambda made: cut({k: v[0] for k, v in made.items()}, canvas, box)), box, n
 
 
-def of_colours(planes, canvas, box, scale, cosmetic):
-    """The same of drizzled planes: name -> (c, h, w). Those that are not LOOKED_AT are only cut."""
-    if cosmetic and "SCI" in planes:
-        for c in range(len(planes["SCI"])):
-            replace_defects({name: plane[c] for name, plane in planes.items()}, np.zeros((2, 2), np.int64))
-    return cut(planes, canvas, box, scale)
+def of_colours_in(path, canvas, box, scale, cosmetic):
+    """The same of a file of drizzled planes: a ``reader`` of them, (c, h, w)."""
+    with files.opened(path) as hdus:
+        planes = read(hdus, LOOKED_AT)
+    for c in range(len(planes["SCI"]) if cosmetic else 0):
+        replace_defects({name: plane[c] for name, plane in planes.items()}, np.zeros((2, 2), np.int64))
+    return reader(path, cut(planes, canvas, box, scale), lambda made: cut(made, canvas, box, scale))

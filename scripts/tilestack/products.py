@@ -1,6 +1,5 @@
 """Products of a run: FITS files that other programs read, with what is behind them in their headers."""
 
-import functools
 import hashlib
 import io
 import json
@@ -9,7 +8,7 @@ import re
 import numpy as np
 from astropy.io import fits
 
-from tilestack import bayer, files, finishing, masks
+from tilestack import bayer, files, masks
 
 VERSION = "0.1.0"
 # Planes that go with every image.
@@ -169,37 +168,6 @@ def _append(stream, hdu):
     if hdu.data is not None:
         stream.write(hdu.data.reshape(-1).view("u1"))
         stream.write(bytes(-hdu.data.nbytes % files.BLOCK))
-
-
-def write_drizzled(path, out, header_cards, drizzled, finish):
-    """Write the drizzled planes as a product; without any, a product that says so.
-
-    Parameters
-    ----------
-    path : path
-        File of ``colours.add_up``.
-    out : path
-    header_cards : dict
-        Those of the mosaic.
-    drizzled : dict or None
-        What ``colours.add_up`` said of them.
-    finish : callable
-        Takes the planes, by name, and gives them back as they are to be written.
-    """
-    if drizzled is None:
-        write(out, None, {**header_cards, "CONTENT": "nothing was to be drizzled"})
-        return
-    with files.opened(path) as hdus:
-        plane = finishing.reader(path, finish(finishing.read(hdus, finishing.LOOKED_AT)), finish)
-    more = {
-        "DRZKERN": (drizzled["kernel"], "shape of a drop"),
-        "DRZFRAC": (drizzled["pixfrac"], "size of a drop in raw pixels"),
-        "DRZSCALE": (drizzled["scale"], "output pixels per lattice pixel and axis"),
-        "NOISERAT": (drizzled["r_factor"], "noise of large areas over that of VAR"),
-    }
-    plain = {key: card for key, card in header_cards.items() if key != "BAYERPAT"}
-    extensions = [(name, functools.partial(plane, name)) for name in (*PLANES, "EVEN", "ODD", "MEAN")]
-    write(out, plane("SCI"), at_scale(plain, drizzled["scale"]) | more, extensions)
 
 
 def inputs_table(rows):

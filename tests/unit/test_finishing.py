@@ -73,7 +73,7 @@ def test_of_mosaic__cuts_all_planes_to_the_box_that_is_covered():
     for name, plane in cut.items():
         np.testing.assert_array_equal(plane, whole[name][24:, :64])
     colours = {"SCI": np.arange(3 * 192 * 192).reshape(3, 192, 192)}
-    fine = finishing.of_colours(colours, canvas, box, 2, False)["SCI"]
+    fine = finishing.cut(colours, canvas, box, 2)["SCI"]
     np.testing.assert_array_equal(fine, colours["SCI"][:, 48:, :128])
 
 

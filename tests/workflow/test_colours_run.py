@@ -57,7 +57,7 @@ def test_run__twice_as_fine_a_grid_has_the_same_light(copied):
     solved = record(run, "astrometry")
     assert solved["scale_arcsec"] == pytest.approx(was["scale_arcsec"] / 2, rel=1e-3)
     assert solved["lattice_scale_arcsec"] == pytest.approx(was["lattice_scale_arcsec"], rel=1e-3)
-    for name in ("stacked_rgb", "stacked_rgb_bge", "stacked_rgb_pcc", "planes/bge_model", "planes/drizzled"):
+    for name in ("stacked_rgb", "stacked_rgb_bge", "stacked_rgb_pcc", "planes/bge_model"):
         wcs = sky_of(fits.getheader(run / f"outputs/{name}.fits"))
         apart = wcs.all_pix2world(2 * xy + 0.5, 0) - sky_of(header).all_pix2world(xy, 0)
         assert np.hypot(apart[:, 0] * np.cos(np.radians(was["dec_deg"])), apart[:, 1]).max() * 3600 < 0.5, name
@@ -94,9 +94,10 @@ def test_run__drizzles_mono_lights_by_choice_and_reads_any_container(tmp_path):
     one, other = apertures(coarse, xy, 6.0), apertures(fine, 2 * xy + 0.5, 12.0) / 4
     assert len(xy) == 8 and np.median(other / one) == pytest.approx(1, abs=0.02)
     # Halves of equal frames differ by twice the standard deviation of the whole, by the median for the stars' sake.
-    planes = {name: plane[0] for name, plane in pixels(run, "unsolved/planes/drizzled.fits").items()}
+    planes = pixels(run, "unsolved/stacked_rgb.fits")
+    even, odd = (pixels(run, f"unsolved/planes/{half}_rgb.fits")["PRIMARY"] for half in ("even", "odd"))
     full = (planes["NIM"] >= 8) & (planes["MASK"] == 0)
-    ratio = np.abs(planes["EVEN"] - planes["ODD"])[full] / (2 * np.sqrt(planes["VAR"][full]))
+    ratio = np.abs(even - odd)[full] / (2 * np.sqrt(planes["VAR"][full]))
     assert full.mean() > 0.5 and np.nanmedian(ratio) / 0.6745 == pytest.approx(1, abs=0.08)
 
 
