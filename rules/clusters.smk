@@ -66,6 +66,7 @@ rule session_synthetic:
         "<run>/benchmarks/session_synthetic/{session}.tsv"
     conda:
         "../envs/tilestack.yaml"
+    threads: session_threads
     resources:
         mem_mb=memory(1000),
     params:
@@ -123,6 +124,7 @@ rule synthetic_stack:
         "<run>/benchmarks/synthetic_stack.tsv"
     conda:
         "../envs/tilestack.yaml"
+    threads: run_threads
     resources:
         mem_mb=memory(1000),
     params:

@@ -158,6 +158,11 @@ def session_threads(wildcards):
     return shared_cores(len(SESSIONS))
 
 
+def run_threads(wildcards):
+    """Threads of a job that takes the whole run."""
+    return shared_cores(1)
+
+
 def clustering(wildcards):
     """How the frames of the job's session are grouped; or the reason why they are not."""
     return grouping(wildcards.session)

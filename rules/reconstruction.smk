@@ -95,6 +95,7 @@ rule tile_reconstruction:
         "<run>/benchmarks/tile_reconstruction.tsv"
     conda:
         "../envs/tilestack.yaml"
+    threads: run_threads
     resources:
         mem_mb=memory(1500),
     params:

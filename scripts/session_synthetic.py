@@ -3,7 +3,7 @@
 from tilestack import job, records, splitsums, synthetic
 
 
-def session_synthetic(paths, out, *, put_back_share):
+def session_synthetic(paths, out, *, put_back_share, n_threads=1):
     """paths: record (of the clusters); clusters, sums, drizzled_clusters, drizzled_sums (a list each); out: image,
     drizzled, record."""
     record = records.read(paths["record"])
@@ -15,7 +15,7 @@ def session_synthetic(paths, out, *, put_back_share):
     made = {}
     for key, (clusters, wholes, kind) in kinds.items():
         batches = list(zip(paths[clusters], paths[wholes], strict=True)) if names else []
-        made[key] = synthetic.write(out[key], batches, names, kind, put_back_share)
+        made[key] = synthetic.write(out[key], batches, names, kind, put_back_share, n_threads)
     records.write(
         out["record"],
         {
@@ -34,4 +34,5 @@ if __name__ == "__main__":
             {key: list(value) if key in lists else value for key, value in snakemake.input.items()},
             dict(snakemake.output.items()),
             put_back_share=snakemake.params.put_back_share,
+            n_threads=snakemake.threads,
         )

@@ -7,7 +7,7 @@ from tilestack import combination, files, job, records
 DRAFTS = ("image", "drizzled")
 
 
-def synthetic_stack(paths, out, *, stacking, rejection):
+def synthetic_stack(paths, out, *, stacking, rejection, n_threads=1):
     """paths: reconstruction, drizzled, record (of TILE_RECONSTRUCTION), frames (synthetic_frames), channels; by session
     clusters, synthetic, synthetic_drizzled, sums, drizzled_sums (the last two by session and batch); out: image,
     drizzled, record."""
@@ -38,12 +38,12 @@ def synthetic_stack(paths, out, *, stacking, rejection):
         mosaics = [{**s, "written": s["synthetic"]} for s in sessions]
         step = 2 if pattern else 1
         result["variance_ratio"] = combination.mosaic(
-            out["image"], mosaics, paths["reconstruction"], canvas, factor, settings, step
+            out["image"], mosaics, paths["reconstruction"], canvas, factor, settings, step, n_threads
         )
         scale = record["drizzled"]["scale"] if record["drizzled"] else 1
         colours = [{**s, "written": s["synthetic_drizzled"], "sums": s["drizzled_sums"]} for s in sessions]
         fine = tuple(n * scale for n in canvas)
-        combination.drizzled(out["drizzled"], colours, paths["drizzled"], fine, factor, settings, pattern)
+        combination.drizzled(out["drizzled"], colours, paths["drizzled"], fine, factor, settings, pattern, n_threads)
         result |= {"method": stacking["method"], "factors": factor}
     records.write(out["record"], result)
 
@@ -65,4 +65,5 @@ if __name__ == "__main__":
             dict(snakemake.output.items()),
             stacking=params.stacking,
             rejection=params.rejection,
+            n_threads=snakemake.threads,
         )

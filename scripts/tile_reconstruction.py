@@ -2,7 +2,7 @@
 
 import contextlib
 
-from tilestack import colours, files, job, records, sums
+from tilestack import colours, files, job, records, sums, threads
 from tilestack import tiles as tile_means
 from tilestack.prewarped import bands
 from tilestack.records import rounded
@@ -10,7 +10,7 @@ from tilestack.records import rounded
 BAND_ROWS = 128
 
 
-def tile_reconstruction(paths, out, *, put_back_share):
+def tile_reconstruction(paths, out, *, put_back_share, n_threads=1):
     """paths: sums and drizzled (lists by session), records (one a batch), weights, fields (one a session), overlap,
     grid, channels; out: image, drizzled, record."""
     overlap, grid = records.read(paths["overlap"]), records.read(paths["grid"])
@@ -25,12 +25,16 @@ def tile_reconstruction(paths, out, *, put_back_share):
             for batches in paths["sums"].values()
         ]
         image = sums.Planes(writer, sums.PLANES, len(sessions[0][0].planes["W2V"]), canvas)
-        for band in bands(canvas, BAND_ROWS):
-            planes = sums.planes_of(*sums.add_sessions(sessions, band, put_back_share))
+
+        def added(band):
+            return band, sums.planes_of(*sums.add_sessions(sessions, band, put_back_share))
+
+        for band, planes in threads.in_order(added, bands(canvas, BAND_ROWS), n_threads):
             image.put(band, planes)
             tiles.add(band, planes)
     pattern = records.read(paths["channels"])["bayer_pattern"]
-    drizzled = colours.add_up(list(paths["drizzled"].values()), out["drizzled"], canvas, pattern, put_back_share)
+    of_drops = list(paths["drizzled"].values())
+    drizzled = colours.add_up(of_drops, out["drizzled"], canvas, pattern, put_back_share, n_threads)
     per_tile = tiles.means()
     by_weights = tile_means.of_weights(paths["fields"], tiles.range)
     # The noise that is there against the noise of one weight a frame by formula.
@@ -78,4 +82,5 @@ if __name__ == "__main__":
         for key in ("sums", "drizzled"):
             batches = iter(inputs[key])
             paths[key] = {s: [next(batches) for _ in range(n)] for s, n in snakemake.params.n_batches.items()}
-        tile_reconstruction(paths, dict(snakemake.output.items()), put_back_share=snakemake.params.put_back_share)
+        options = {"put_back_share": snakemake.params.put_back_share, "n_threads": snakemake.threads}
+        tile_reconstruction(paths, dict(snakemake.output.items()), **options)

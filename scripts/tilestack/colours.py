@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 
-from tilestack import bayer, files, masks
+from tilestack import bayer, files, masks, threads
 from tilestack.kernels import drizzle, filling
 from tilestack.prewarped import bands
 from tilestack.records import rounded
@@ -177,7 +177,7 @@ def drop_of(headers):
     return kernel, pixfrac * finer, finer**2
 
 
-def add_up(paths, out, canvas, pattern, put_back_share):
+def add_up(paths, out, canvas, pattern, put_back_share, n_threads=1):
     """Add up drizzled sums and write the planes of the colours; an empty file where nothing was drizzled.
 
     Parameters
@@ -192,6 +192,7 @@ def add_up(paths, out, canvas, pattern, put_back_share):
         Bayer pattern of the lattice.
     put_back_share : float
         As in ``sums.add_sessions``.
+    n_threads : int
 
     Returns
     -------
@@ -212,7 +213,7 @@ def add_up(paths, out, canvas, pattern, put_back_share):
         ratio = noise_ratio(pixfrac, np.sqrt(finer2))
         fine = tuple(n * scale for n in canvas)
         with files.Writer(out, {"LATTY0": fine[0], "LATTX0": fine[1]}) as writer:
-            shares_of = _write(writer, sessions, fine, pattern, put_back_share, drop)
+            shares_of = _write(writer, sessions, fine, pattern, put_back_share, drop, n_threads)
     return {"kernel": kernel, "pixfrac": pixfrac, "scale": scale, "r_factor": rounded(ratio, 5), **shares_of}
 
 
@@ -229,18 +230,22 @@ def weight_filled(mask, level):
     return [(level * chosen).sum((1, 2)) for chosen in (mask & masks.FILLED > 0, mask & masks.NO_DATA == 0)]
 
 
-def _write(writer, sessions, canvas, pattern, put_back_share, drop):
+def _write(writer, sessions, canvas, pattern, put_back_share, drop, n_threads):
     density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
     image = Planes(writer, PLANES, len(density), canvas)
     n_empty, filled_weight, weight = np.zeros((3, len(density)))
-    for band in bands(canvas, BAND_ROWS):
+
+    def added(band):
         wide = (band[0] - HALO, band[1], band[2] + 2 * HALO, band[3])
         planes = planes_of(*add_sessions(sessions, wide, put_back_share), density, drop)
         level = local_mean(planes["WHT"])[:, HALO:-HALO]
         planes = {name: values[:, HALO:-HALO] for name, values in planes.items()}
+        return band, planes, weight_filled(planes["MASK"], level)
+
+    for band, planes, weights in threads.in_order(added, bands(canvas, BAND_ROWS), n_threads):
         image.put(band, planes)
         n_empty += (planes["MASK"] & masks.NO_DATA > 0).sum((1, 2))
-        filled_weight, weight = np.add((filled_weight, weight), weight_filled(planes["MASK"], level))
+        filled_weight, weight = np.add((filled_weight, weight), weights)
     tiny = np.finfo(float).tiny
     share = filled_weight / np.maximum(weight, tiny)
     return {"filled_share": share.tolist(), "empty_share": (n_empty / (canvas[2] * canvas[3])).tolist()}

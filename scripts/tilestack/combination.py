@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 from astropy.io import fits
 
-from tilestack import bayer, colours, files, masks, splitsums, sums, synthetic
+from tilestack import bayer, colours, files, masks, splitsums, sums, synthetic, threads
 from tilestack.kernels import coadd, drizzle
 from tilestack.kernels import combination as kernel
 from tilestack.prewarped import bands
@@ -177,7 +177,7 @@ class Source:
         return sums_of, *(other[inner] for other in others)
 
 
-def mosaic(out, sessions, reconstruction, canvas, factor, settings, step):
+def mosaic(out, sessions, reconstruction, canvas, factor, settings, step, n_threads=1):
     """Write the combination of the mosaics, in the planes of the reconstruction.
 
     Plain and inverse-variance mean, which know no clusters, come from there.
@@ -192,6 +192,7 @@ def mosaic(out, sessions, reconstruction, canvas, factor, settings, step):
     settings : dict
         ``method``, ``kappa``, ``range_tolerance``, ``put_back_share``.
     step : int
+    n_threads : int
 
     Returns
     -------
@@ -205,7 +206,8 @@ def mosaic(out, sessions, reconstruction, canvas, factor, settings, step):
         own = {name: files.Rows(hdus[name]) for name in ("MEAN", "IVAR", "ETA", "VAR")}
         writer = stack.enter_context(files.Writer(out, {"LATTY0": canvas[0], "LATTX0": canvas[1]}))
         image = sums.Planes(writer, sums.PLANES, 1, canvas)
-        for band in bands(canvas, source.rows(canvas[3])):
+
+        def made(band):
             values, counts, rejected, mask = source.add(band, coadd.SUMS, factor, settings, step)
             planes = sums.planes_of(values, counts[None], 0.0, rejected, mask)
             here = (band[0] - canvas[0], band[0] - canvas[0] + band[2])
@@ -213,13 +215,15 @@ def mosaic(out, sessions, reconstruction, canvas, factor, settings, step):
             with np.errstate(invalid="ignore", divide="ignore"):
                 ratio = direct["VAR"] / planes["VAR"]
             planes |= {"MEAN": direct["MEAN"], "IVAR": direct["IVAR"], "ETA": direct["ETA"] * ratio}
+            return band, planes, ratio[np.isfinite(ratio)]
+
+        for band, planes, ratios in threads.in_order(made, bands(canvas, source.rows(canvas[3])), n_threads):
             image.put(band, planes)
-            known = np.isfinite(ratio)
-            total, n = total + ratio[known].sum(), n + known.sum()
+            total, n = total + ratios.sum(), n + len(ratios)
     return float(total / max(n, 1))
 
 
-def drizzled(out, sessions, reconstruction, canvas, factor, settings, pattern):
+def drizzled(out, sessions, reconstruction, canvas, factor, settings, pattern, n_threads=1):
     """Write the combination of the drizzled colours, in the planes of ``colours.add_up``; without any an empty file.
 
     Parameters
@@ -228,7 +232,7 @@ def drizzled(out, sessions, reconstruction, canvas, factor, settings, pattern):
         In output pixels.
     pattern : str or None
         Bayer pattern of the lattice.
-    out, sessions, reconstruction, factor, settings
+    out, sessions, reconstruction, factor, settings, n_threads
         As in ``mosaic``.
     """
     with contextlib.ExitStack() as stack:
@@ -243,11 +247,17 @@ def drizzled(out, sessions, reconstruction, canvas, factor, settings, pattern):
         drop = colours.drop_of([header for header in headers if header["NFRAMES"]])
         image = sums.Planes(writer, colours.PLANES, source.n_channels, canvas)
         how, rows = (drizzle.SUMS, factor, settings, 1), source.rows(canvas[3])
-        for band, (values, counts, *others) in _with_halo(canvas, lambda band: source.add(band, *how), rows):
+
+        def finished(part):
+            band, (values, counts, *others) = part
             made = colours.planes_of(values, counts[None], 0.0, *others, density, drop)
             planes = {name: plane[:, colours.HALO : -colours.HALO] for name, plane in made.items()}
             here = (band[0] - canvas[0], band[0] - canvas[0] + band[2])
-            image.put(band, {**planes, "MEAN": mean.read(*here)})
+            return band, {**planes, "MEAN": mean.read(*here)}
+
+        added = _with_halo(canvas, lambda band: source.add(band, *how), rows)
+        for band, planes in threads.in_order(finished, added, n_threads):
+            image.put(band, planes)
 
 
 def _with_halo(canvas, add, most_rows):

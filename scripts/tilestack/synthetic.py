@@ -9,7 +9,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from tilestack import files, masks, splitsums, sums
+from tilestack import files, masks, splitsums, sums, threads
 from tilestack.prewarped import bands
 
 # Images of synthetic frames (clusters, channels, h, w).
@@ -17,7 +17,7 @@ IMAGES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "WHT_
 # Of drizzled ones the halves and their variances, which give the whole, and the sum of the overlaps of drops.
 DRIZZLED_IMAGES = ("AREA", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "WHT_EVEN", "WHT_ODD", "VAR_EVEN", "VAR_ODD")
 INTEGERS = {"NIM": "i2", "REJ": "i2", "MASK": "i2"}
-# Bytes of sums that a band may hold.
+# Bytes of sums that a thread may hold of a band.
 BAND_BYTES = 64e6
 # Parts of a session by cluster in a band: kept, rejected and saturated sums and counts.
 PARTS = 3
@@ -133,7 +133,7 @@ def images(frames):
     return made
 
 
-def write(path, paths, clusters, kind, put_back_share):
+def write(path, paths, clusters, kind, put_back_share, n_threads=1):
     """Write the synthetic frames of a session.
 
     Parameters
@@ -143,6 +143,7 @@ def write(path, paths, clusters, kind, put_back_share):
         images where there is nothing.
     paths, clusters, kind, put_back_share
         As in ``Session``.
+    n_threads : int
 
     Returns
     -------
@@ -160,8 +161,8 @@ def write(path, paths, clusters, kind, put_back_share):
         shape = (len(clusters), session.n_channels, *box[2:])
         places = {name: writer.reserve(name, shape, INTEGERS.get(name, "f4")) for name in names}
         samples = [[] for _ in clusters]
-        for band in bands(box, n_rows(kind, len(clusters), session.n_channels, box[3])):
-            made = images(session.frames(band))
+        parts = bands(box, n_rows(kind, len(clusters), session.n_channels, box[3]))
+        for band, made in threads.in_order(lambda band: (band, images(session.frames(band))), parts, n_threads):
             for k in range(len(clusters)):
                 for c in range(session.n_channels):
                     first = ((k * shape[1] + c) * shape[2] + band[0] - box[0]) * shape[3]
