@@ -11,8 +11,8 @@ from tilestack import bayer, debayering, job, records
 from tilestack.records import rounded
 
 
-def measure_efficiency(run_folder, record_path):
-    run = Run(run_folder)
+def measure_efficiency(run_folder, record_path, *, n_threads=1):
+    run = Run(run_folder, n_threads)
     pattern = run.record("artifacts/channel_split.json")["bayer_pattern"]
     channels = run.record("artifacts/channel_split.json")["channels"]
     y0, x0 = run.record("artifacts/common_overlap.json")["canvas"][:2]
@@ -82,4 +82,4 @@ def figures(base, injected, kind, xy, ceiling, scale):
 
 if __name__ == "__main__":
     with job.started(snakemake):
-        measure_efficiency(snakemake.params.run_folder, snakemake.output[0])
+        measure_efficiency(snakemake.params.run_folder, snakemake.output[0], n_threads=snakemake.threads)

@@ -24,10 +24,12 @@ class Run:
     ----------
     folder : path
         ``runs/<run_id>``; with its prewarped frames where the stack is made again with nothing added.
+    n_threads : int
+        Of what is made again.
     """
 
-    def __init__(self, folder):
-        self.folder = Path(folder)
+    def __init__(self, folder, n_threads=1):
+        self.folder, self.n_threads = Path(folder), n_threads
         self.config = yaml.safe_load((self.folder / "config.yaml").read_text())
         plan = json.loads((self.folder / "plan.json").read_text())
         self.sessions = {s["id"]: s for s in plan["sessions"] if s["listed"]}
@@ -109,12 +111,14 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
             layer,
             layer_record,
             template_frames=run.config["normalization"]["template_frames"],
+            n_threads=run.n_threads,
         )
         colour_templates.colour_template(
             {**own, "layer": layer, "layer_record": layer_record, "records": paths["records"]},
             colour_layer,
             folder=folder,
             cosmetic=cosmetic,
+            n_threads=run.n_threads,
         )
         layers.append(layer)
         layer_records.append(layer_record)
@@ -133,6 +137,7 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
                 options={key: item for key, item in settings.items() if key != "put_back_share"},
                 drizzle=run.config["drizzle"],
                 cosmetic=cosmetic,
+                n_threads=run.n_threads,
             )
             for key, kept in ((key, made if key in made else by_cluster) for key in sums if key != "record"):
                 kept[key].setdefault(session, []).append(sums[key])
@@ -152,6 +157,7 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
             "record": out / "reconstruction.json",
         },
         put_back_share=settings["put_back_share"],
+        n_threads=run.n_threads,
     )
     if run.source == "synthetic":
         _combine(run, out, made, by_cluster, settings)
@@ -175,6 +181,7 @@ def _combine(run, out, made, by_cluster, settings):
             },
             {**written, "record": out / f"synthetic_{session}.json"},
             put_back_share=settings["put_back_share"],
+            n_threads=run.n_threads,
         )
         for key, path in zip(paths, (record, written["image"], written["drizzled"]), strict=True):
             paths[key].append(path)
@@ -193,6 +200,7 @@ def _combine(run, out, made, by_cluster, settings):
         | {"record": out / "synthetic_stack.json"},
         stacking=run.config["stacking"],
         rejection={key: settings[key] for key in ("kappa", "range_tolerance", "put_back_share")},
+        n_threads=run.n_threads,
     )
 
 
@@ -247,6 +255,7 @@ def _prewarped(run, session, out, folder, added, moved):
             image,
             cfa=run.config["prewarp"]["cfa"],
             cosmetic=run.config["prewarp"]["cosmetic"],
+            n_threads=run.n_threads,
         )
         records.write(record, {**records.read(old), "frames": entries})
     return made

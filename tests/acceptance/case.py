@@ -1,6 +1,7 @@
 """A simulated series, its run, and what the run makes of known light."""
 
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
@@ -72,7 +73,7 @@ class Case:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise RuntimeError(f"the run of {folder} failed: {done.stdout[-1500:]} {done.stderr[-1500:]}")
-        self.run = Run(self.folder / "runs/a")
+        self.run = Run(self.folder / "runs/a", os.cpu_count())
         self.made = {s: series.Series(o) for s, o in zip(self.run.sessions, sessions, strict=True)}
         self.first = next(iter(self.made))
         self.reference = self.run.lattice["file"]
