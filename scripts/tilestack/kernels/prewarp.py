@@ -643,26 +643,25 @@ def _noise_mesh(raw, cell, step, mesh, noise):
         top, right = min(bottom + mesh, h), min(left + mesh, w)
         for c in range(n_channels):
             stride = max(1, mesh * mesh // (step * step) // CELL_SAMPLE)
-            differences, sums = np.empty(4 * CELL_SAMPLE), np.empty(4 * CELL_SAMPLE)
-            n, seen = 0, 0
+            differences, sums = np.empty(4 * CELL_SAMPLE + 1), np.empty(4 * CELL_SAMPLE + 1)
+            n, seen = Index(0), 0
             for y in range(bottom, top):
                 first = _first_of(cell[y % 2], left, step, c)
                 if first < 0:
                     continue
-                for x in range(left + first + (stride - 1 - seen % stride) * step, right - step, stride * step):
-                    difference = raw[y, x] - raw[y, x + step]
-                    if n < len(differences) and not np.isnan(difference):
-                        differences[n] = abs(difference)
-                        sums[n] = raw[y, x] + raw[y, x + step]
-                        n += 1
+                line, next_line = raw[y, :w], raw[y, step:]
+                begin = left + first + (stride - 1 - seen % stride) * step
+                for x in range(Index(begin), Index(max(right - step, begin)), Index(stride * step)):
+                    one, other = line[x], next_line[x]
+                    differences[n], sums[n] = abs(one - other), one + other
+                    n += Index(not np.isnan(one - other))
                 seen += (right - step - left - first + step - 1) // step
             if n >= 16:
                 middle, reach = _rough_median(sums[:n]), _spread(differences[:n])
-                kept = 0
-                for k in range(n):
-                    if abs(sums[k] - middle) <= reach:
-                        differences[kept] = differences[k]
-                        kept += 1
+                kept = Index(0)
+                for k in range(n):  # no branch: which way it goes could not be foreseen
+                    differences[kept] = differences[k]
+                    kept += Index(abs(sums[k] - middle) <= reach)
                 noise[c, j, i] = _spread(differences[:kept]) / math.sqrt(2.0)
 
 
