@@ -395,7 +395,7 @@ def profile(case):
     )
     broken = case.faulty(
         lambda *pair: fwhm_slope(case, pair)[0],
-        options={"range_tolerance": 0.0, "signal_tolerance": 0.0, "seeing_tolerance": 0.0, "kappa": 3.0},
+        options={"range_tolerance": 0.0, "signal_tolerance": 0.0, "seeing_tolerance": 0.0, "kappa": 2.5},
     )
     return [
         at_most(
