@@ -24,7 +24,7 @@ def tile_reconstruction(paths, out, *, put_back_share, n_threads=1):
             [sums.Sums(stack.enter_context(files.opened(path))) for path in batches]
             for batches in paths["sums"].values()
         ]
-        image = sums.Planes(writer, sums.PLANES, len(sessions[0][0].planes["W2V"]), canvas)
+        image = sums.Planes(writer, sums.PLANES, sessions[0][0].n_channels, canvas)
 
         def added(band):
             return band, sums.planes_of(*sums.add_sessions(sessions, band, put_back_share))

@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 
-from tilestack import bayer, distortion, files, geometry, lattice, reconstruction, splitsums, streaks, threads
+from tilestack import bayer, distortion, geometry, lattice, reconstruction, splitsums, streaks, threads
 from tilestack.kernels import coadd
 from tilestack.kernels import drizzle as kernel
 
@@ -16,6 +16,7 @@ from tilestack.kernels import drizzle as kernel
 BLOCK_BYTES, LIGHT_BYTES = 56e6, 32e6
 # Pixels of a template that all frames are compared with in turn, so that it stays in the cache.
 TEMPLATE_PIXELS = 1 << 16
+ALL = slice(None)
 
 
 def drop_of(options):
@@ -84,13 +85,13 @@ class Batch:
         place = (image, (top, left), self.cell, self.to_lattice[k], self.lens, fields[k], self.grid)
         return kernel.Light(*place), marks
 
-    def lights(self, block, reach, members=None, fields=None):
+    def lights(self, block, reach, members=ALL, fields=None):
         """Frames as ``light`` gives them, as many at a time as LIGHT_BYTES allow: lists of (index, Light, marks).
 
-        `reach` is that of each frame of the batch; `members` are the frames wanted, by default all.
+        `reach` is that of each frame of the batch; `members` are the frames wanted.
         """
         held = []
-        for k in range(len(self.entries)) if members is None else members:
+        for k in np.arange(len(self.entries))[members]:
             part = self.light(k, block, reach[k], fields)
             if part is None:
                 continue
@@ -196,7 +197,7 @@ def reaches(batch):
     return [int(np.ceil(1.3 * np.abs(m[:, :2]).sum(1).max())) + 2 for m in batch.to_lattice]
 
 
-def add(batch, block, found, drop, exposure_s, signal, members=None, fields=None):
+def add(batch, block, found, drop, exposure_s, signal, members=ALL, fields=None):
     """Sums of frames of a batch in a block of the lattice.
 
     Parameters
@@ -209,8 +210,8 @@ def add(batch, block, found, drop, exposure_s, signal, members=None, fields=None
     exposure_s : (n,) float64 array
     signal : array
         Of ``around``.
-    members : array of int, optional
-        Frames to add; by default all.
+    members : array of int, or slice
+        Frames to add.
     fields : array, optional
         Fields of all frames, instead of those of the batch.
 
@@ -234,33 +235,30 @@ def add(batch, block, found, drop, exposure_s, signal, members=None, fields=None
     return sums, counts
 
 
-def add_clusters(batch, block, found, drop, exposure_s, split, by_cluster):
-    """Sums as from ``add``, and those by cluster as parts of their file."""
-    total, n, signal, parts = None, None, around(batch, block), []
-    flat = split.fields(batch.fields)
+def added(batch, block, found, drop, exposure_s, split, written):
+    """Sums of a block, as ``splitsums.Files`` take them."""
+    signal, parts, flat_parts = around(batch, block), [], []
     corner = [(block[k] - batch.box[k]) * drop.scale for k in (0, 1)]
+    kinds = [(written.sums, batch.fields, parts)]
+    if split.flat:
+        kinds.append((written.flat, split.fields(batch.fields), flat_parts))
     for cluster, mine in enumerate(split.members):
-        own = sums, counts = add(batch, block, found, drop, exposure_s, signal, mine)
-        if split.flat:
-            own = add(batch, block, found, drop, exposure_s, signal, mine, flat)
-        for c in range(batch.n_channels):
-            parts.append(by_cluster.part(cluster, c, corner, np.moveaxis(own[0][:, c], -1, 1), own[1][:, c, None]))
-        if total is None:
-            total, n = sums, counts
-        else:
-            splitsums.join(total, sums, n, counts)
-    return total, n, parts
+        for file, fields, to in kinds:
+            sums, counts = add(batch, block, found, drop, exposure_s, signal, mine, fields)
+            for c in range(batch.n_channels):
+                to.append(file.part(cluster, c, corner, np.moveaxis(sums[:, c], -1, 1), counts[:, c, None]))
+    return parts, flat_parts
 
 
-def blocks_of(batch, drop, n_held=1):
-    """Blocks of the lattice of which so many sums at a time, `n_held`, fit into memory.
+def blocks_of(batch, drop):
+    """Blocks of the lattice whose sums fit into memory.
 
     The more a frame is turned the less wide: a band across the whole lattice would need nearly all of its raw rows. So
     a block's columns reach over no more of them than its rows do.
     """
     per_pixel = drop.scale**2 * batch.n_channels * 3 * (8 * len(kernel.SUMS) + 4)
     y0, x0, h, w = batch.box
-    area = BLOCK_BYTES / n_held / per_pixel
+    area = BLOCK_BYTES / per_pixel
     turned = max(abs(m[1, 0]) / np.hypot(m[0, 0], m[1, 0]) for m in batch.to_lattice)
     n_columns = int(np.clip(np.ceil(w * np.sqrt(turned / area)), 1, w))
     n_rows = int(np.clip(np.ceil(h * w / n_columns / area), 1, h))
@@ -277,17 +275,13 @@ def write_sums(path, split_path, batch, drop, exposure_s, split):
 
     Parameters
     ----------
-    path : path
-        FITS file: images (c, h, w), one for each of ``drizzle.SUMS`` (float32) and N, N_REJECTED, N_SATURATED (int16);
-        tables REJECTED and SATURATED as in ``reconstruction.write_sums``. The box, in output pixels, stands in the
-        header.
-    split_path : path
-        File of the sums by cluster, ``splitsums.File``.
+    path, split_path : path
+        The two of ``splitsums.Files``, of ``drizzle.SUMS`` and N; the box, in output pixels, stands in the header.
     batch : Batch
     drop : drizzle.Drop
     exposure_s : (n,) float64 array
         NaN for frames of unknown exposure.
-    split : splitsums.Split or None
+    split : splitsums.Split
         Clusters of the frames.
 
     Returns
@@ -298,61 +292,19 @@ def write_sums(path, split_path, batch, drop, exposure_s, split):
     box = tuple(n * drop.scale for n in batch.box)
     area = float(np.mean([geometry.area_scale(transform) for transform in batch.to_lattice]))
     cards = {
-        "LATTY0": box[0],
-        "LATTX0": box[1],
         "NFRAMES": len(batch.entries),
         "DRZKERN": (kernel.KERNELS[drop.kernel], "shape of a drop"),
         "DRZFRAC": (drop.pixfrac, "size of a drop in raw pixels"),
         "DRZSCALE": (drop.scale, "output pixels per lattice pixel and axis"),
         "RAWAREA": (area, "of a raw pixel on the lattice, mean"),
-        "BUNIT": "adu",
     }
-    shape = (batch.n_channels, *box[2:])
-    left_out = {name: [] for name in splitsums.LEFT_OUT.values()}
-    by_cluster = splitsums.File(split_path, split, splitsums.DRIZZLED, (kernel.SUMS, ("N",)), batch.n_channels, box)
-    # With clusters there are sums of all, of one, and of one with flat weights.
-    blocks = blocks_of(batch, drop, 2 + split.flat if by_cluster.shape[0] else 1)
-    with files.Writer(path, cards) as writer, by_cluster:
-        places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
-        places |= {name: writer.reserve(name, shape, "i2") for name in ("N", "N_REJECTED", "N_SATURATED")}
+    about = (splitsums.DRIZZLED, (kernel.SUMS, ("N",)), batch.n_channels, box)
+    with splitsums.Files(path, split_path, cards, split, *about) as written:
         found = batch.outliers(blocks_of(batch, drop))
 
-        def added(block):
-            if split is None or split.whole:
-                sums, of_clusters = add(batch, block, found, drop, exposure_s, around(batch, block)), []
-            else:
-                *sums, of_clusters = add_clusters(batch, block, found, drop, exposure_s, split, by_cluster)
-            corner = [(block[k] - batch.box[k]) * drop.scale for k in (0, 1)]
-            return corner, _planes(*sums, corner), of_clusters
+        def of_block(block):
+            return added(batch, block, found, drop, exposure_s, split, written)
 
-        for corner, (images, others), of_clusters in threads.in_order(added, blocks, batch.n_threads):
-            for name, planes in images.items():
-                for c, plane in enumerate(planes):
-                    writer.put_block(places[name], plane, shape, (c, *corner))
-            for name, part in others.items():
-                left_out[name].append(part)
-            for part in of_clusters:
-                by_cluster.put(part)
-        for name, parts in left_out.items():
-            writer.append_table(name, *parts)
+        for parts in threads.in_order(of_block, blocks_of(batch, drop), batch.n_threads):
+            written.put(*parts)
     return np.array([len(mine) for mine in found], np.int64)
-
-
-def _planes(sums, counts, corner):
-    """Images (c, h, w) of a block by name, and the pixels that were left out, as columns by name of their table."""
-    images = {name: sums[0, ..., k].astype(np.float32) for k, name in enumerate(kernel.SUMS)}
-    counted = zip(("N", *(f"N_{name}" for name in splitsums.LEFT_OUT.values())), counts, strict=True)
-    images |= {name: np.minimum(n, 32767).astype(np.int16) for name, n in counted}
-    return images, {name: _sparse(sums[kind], counts[kind], corner) for kind, name in splitsums.LEFT_OUT.items()}
-
-
-def _sparse(sums, counts, corner):
-    """The pixels of a block that have any, as columns."""
-    plane, y, x = np.unravel_index(np.flatnonzero(counts > 0), counts.shape)
-    return {
-        "PLANE": plane.astype(np.int16),
-        "ROW": (y + corner[0]).astype(np.int32),
-        "COLUMN": (x + corner[1]).astype(np.int32),
-        **{name: sums[plane, y, x, k].astype(np.float32) for k, name in enumerate(kernel.SUMS)},
-        "N": counts[plane, y, x],
-    }

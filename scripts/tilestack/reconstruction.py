@@ -5,7 +5,6 @@ import numpy as np
 from tilestack import (
     bayer,
     distortion,
-    files,
     geometry,
     lattice,
     noisegain,
@@ -43,12 +42,8 @@ def write_sums(
 
     Parameters
     ----------
-    path : path
-        FITS file. Images (planes, h, w), one for each of ``coadd.SUMS`` (float32) and ``coadd.COUNTS`` (int16) with the
-        pixels that count, and N_REJECTED, N_SATURATED (int16). Tables REJECTED and SATURATED hold, for each pixel that
-        has any, PLANE, ROW, COLUMN (of the box) and the same sums of what was left out. The box stands in the header.
-    split_path : path
-        File of the sums by cluster, ``splitsums.File``.
+    path, split_path : path
+        The two of ``splitsums.Files``, of ``coadd.SUMS`` and ``coadd.COUNTS``.
     image_path : path
         Prewarped frames of the batch.
     record : dict
@@ -67,8 +62,8 @@ def write_sums(
     options : dict
         ``reject``, ``kappa``, ``range_tolerance``, ``signal_tolerance``, ``seeing_tolerance``, ``grow_px``,
         ``streaks``, ``inverse_gain``.
-    split : splitsums.Split or None
-        Clusters of the frames; the same sums as without, to the rounding of float64.
+    split : splitsums.Split
+        Clusters of the frames.
     n_threads : int
 
     Returns
@@ -83,40 +78,20 @@ def write_sums(
     odd = np.array([entry["index"] % 2 == 1 for entry in entries], bool)
     box = batch.box
     per_frame = np.zeros((len(entries), 4), np.int64)
-    left_out = {name: [] for name in splitsums.LEFT_OUT.values()}
-    cards = {
-        "LATTY0": box[0],
-        "LATTX0": box[1],
-        "NFRAMES": len(entries),
-        "PLANES": "MOSAIC" if pattern else "MONO",
-        "BUNIT": "adu",
-    }
-    by_cluster = splitsums.File(split_path, split, splitsums.MOSAIC, (kernel.SUMS, kernel.COUNTS), 1, box)
-    pixels = prewarped.Frames([(image_path, entries)])
-    with files.Writer(path, cards) as writer, by_cluster:
-        shape = (1, *box[2:])
-        places = {name: writer.reserve(name, shape, "f4") for name in kernel.SUMS}
-        places |= {name: writer.reserve(name, shape, "i2") for name in (*kernel.COUNTS, "N_REJECTED", "N_SATURATED")}
+    cards = {"NFRAMES": len(entries), "PLANES": "MOSAIC" if pattern else "MONO"}
+    names, pixels = (kernel.SUMS, kernel.COUNTS), prewarped.Frames([(image_path, entries)])
+    with splitsums.Files(path, split_path, cards, split, splitsums.MOSAIC, names, 1, box) as written:
         starts, y, x, n_streaks = batch.outliers(pixels, bands_of(box, len(entries), 1))
 
         def added(band):
             codes = pixels.stack(band)
             marks = kernel.painted(codes, band[0] - box[0], starts, y, x, options["grow_px"])
-            *sums, marked, of_clusters = batch.added(band, codes, marks, odd, exposure_s, split, by_cluster)
-            return band[0] - box[0], marked, _planes(*sums, band[0] - box[0]), of_clusters
+            return batch.added(band, codes, marks, odd, exposure_s, split, written)
 
-        # With clusters there are sums of all, of one, and of one with flat weights.
-        bands = bands_of(box, len(entries), 3 if by_cluster.shape[0] else 1)
-        for row, marked, (images, others), of_clusters in threads.in_order(added, bands, n_threads):
+        # With flat weights there are sums of two kinds at a time.
+        for marked, *parts in threads.in_order(added, bands_of(box, len(entries), 1 + split.flat), n_threads):
             per_frame += marked
-            for name, image in images.items():
-                writer.put(places[name], image, row * box[3])
-            for name, part in others.items():
-                left_out[name].append(part)
-            for part in of_clusters:
-                by_cluster.put(part)
-        for name, parts in left_out.items():
-            writer.append_table(name, *parts)
+            written.put(*parts)
     return per_frame, n_streaks
 
 
@@ -162,29 +137,22 @@ class Batch:
         ]
         self.tables = np.array(made, np.float32).reshape(-1, 4, 2 * noisegain.PER_PIXEL, 2 * noisegain.PER_PIXEL)
 
-    def added(self, band, codes, marks, odd, exposure_s, split, by_cluster):
-        """Sums of a band as from ``kernel.accumulate``, and those by cluster as parts of their file."""
+    def added(self, band, codes, marks, odd, exposure_s, split, written):
+        """Pixels of the frames in a band by mark, and its sums as ``splitsums.Files`` take them."""
         (image,), *_ = self.layers.read(band)
         signal, inverse_gain = self.light(image, band), self.options["inverse_gain"]
-        if split is None or split.whole:
-            return *kernel.accumulate(codes, marks, *self.frames_in(band), signal, inverse_gain, odd, exposure_s), []
-        total, per_frame, parts = None, np.zeros((len(codes), 4), np.int64), []
+        per_frame, parts, flat_parts = np.zeros((len(codes), 4), np.int64), [], []
         for cluster, mine in enumerate(split.members):
             fields, its_codes, its_marks = self.fields[mine], codes[mine], marks[mine]
             after = (signal, inverse_gain, odd[mine], exposure_s[mine])
-            part = kernel.accumulate(its_codes, its_marks, *self.frames_in(band, mine, fields), *after)
-            *own, per_frame[mine] = part
+            place = (cluster, 0, (band[0] - self.box[0], 0))
+            *own, per_frame[mine] = kernel.accumulate(its_codes, its_marks, *self.frames_in(band, mine, fields), *after)
+            parts.append(written.sums.part(*place, *own))
             if split.flat:
                 flat = self.frames_in(band, mine, split.fields(fields))
                 own = kernel.accumulate(its_codes, its_marks, *flat, *after)[:2]
-            parts.append(by_cluster.part(cluster, 0, (band[0] - self.box[0], 0), *own))
-            if total is None:
-                total = part[:2]
-            else:
-                splitsums.join(
-                    *(np.moveaxis(sums, 1, -1) for sums in (total[0], part[0])), total[1][:, 0], part[1][:, 0]
-                )
-        return *total, per_frame, parts
+                flat_parts.append(written.flat.part(*place, *own))
+        return per_frame, parts, flat_parts
 
     def frames_in(self, band, mine=slice(None), fields=None):
         """Zero and scale of the codes, fields, grid, phase and places, as the kernels take them: of all or of some."""
@@ -269,24 +237,3 @@ def n_blurs(frames, templates):
     squares = np.nanmax(frames) ** 2 - min(templates) ** 2
     levels = np.ceil(squares / (kernel.FWHM2 * kernel.BLUR_STEP)) + 1
     return int(np.clip(levels, 2, kernel.MOST_BLURS))
-
-
-def _planes(sums, counts, first_row):
-    """Images of a band by name, and the pixels that were left out, as columns by name of their table."""
-    images = {name: sums[0, k].astype(np.float32) for k, name in enumerate(kernel.SUMS)}
-    images |= {name: counts[0, k].astype(np.int16) for k, name in enumerate(kernel.COUNTS)}
-    images |= {f"N_{name}": counts[kind].sum(0).astype(np.int16) for kind, name in splitsums.LEFT_OUT.items()}
-    others = {name: _sparse(sums[kind], counts[kind], first_row) for kind, name in splitsums.LEFT_OUT.items()}
-    return images, others
-
-
-def _sparse(sums, counts, first_row):
-    """The pixels of a band that have any, as columns."""
-    y, x = np.nonzero(counts.sum(0))
-    return {
-        "PLANE": np.zeros(len(y), np.int16),
-        "ROW": (y + first_row).astype(np.int32),
-        "COLUMN": x.astype(np.int32),
-        **{name: sums[k, y, x].astype(np.float32) for k, name in enumerate(kernel.SUMS)},
-        **{name: counts[k, y, x].astype(np.int16) for k, name in enumerate(kernel.COUNTS)},
-    }

@@ -1,12 +1,13 @@
-"""Partial sums of a batch by cluster: what the synthetic frames of a session are added up from."""
+"""Partial sums of a batch, cluster by cluster: what the stack and the synthetic frames are added up from."""
 
+import contextlib
 from collections import namedtuple
 
 import numpy as np
 
 from tilestack import files
 
-# What a file of partial sums holds: names of the sums, of the counts, and of the sums of 1 / v.
+# What is taken of a file of partial sums: names of the sums, of the counts, and of the sums of 1 / v.
 Kind = namedtuple("Kind", "sums counts ceiling")
 # Of each cluster: what its weighted mean, its halves, its variance and its coverage take.
 MOSAIC = Kind(("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "W2V", "EXPOSURE"), ("N",), ())
@@ -20,28 +21,26 @@ class Split:
     Parameters
     ----------
     clusters : list of str
-        Cluster of each frame of the batch.
+        Cluster of each frame of the batch; of a session that is not split an empty name.
     flat : bool
         Whether a frame has one weight in its cluster, the mean over its tiles.
     """
 
-    def __init__(self, clusters, flat):
-        self.names, self.flat = sorted(set(clusters)), flat
-        # Whether the sums of its one cluster are those of the batch.
-        self.whole = len(self.names) == 1 and not flat
+    def __init__(self, clusters, flat=False):
+        self.names, self.flat = sorted(set(clusters)) or [""], flat
         self.members = [np.flatnonzero(np.array(clusters) == name) for name in self.names]
+        if len(self.names) == 1:
+            self.members = [slice(None)]  # which copies no pixels
 
     def fields(self, fields):
-        """Fields of frames (n, 5, c, ny, nx) as their clusters take them: WEIGHT, the last, flat where it has to be."""
-        if not self.flat:
-            return fields
+        """Fields of frames (n, 5, c, ny, nx) with WEIGHT, the last, flat."""
         flat = fields.copy()
         flat[:, -1] = fields[:, -1].mean((-2, -1), keepdims=True)
         return flat
 
 
 def of_frames(names, clusters):
-    """Split of a batch by the record of its session's clusters; None where the session is not split.
+    """Split of a batch by the record of its session's clusters.
 
     Parameters
     ----------
@@ -50,65 +49,49 @@ def of_frames(names, clusters):
     clusters : dict
         ``work/state_clustering/{session}.json``.
     """
-    if not clusters["split"] or not names:
-        return None
+    if not clusters["split"]:
+        return Split([""] * len(names))
     cluster_of = {frame["file"]: frame["cluster"] for frame in clusters["frames"]}
     return Split([cluster_of[name] for name in names], clusters["weighting"] == "global")
 
 
-def join(total, sums, n, counts):
-    """Add sums (3, ..., s) and counts (3, ...) of kept, rejected and saturated pixels to others, in place; few pixels
-    have any of the last two."""
-    total[0] += sums[0]
-    n[0] += counts[0]
-    for mark in LEFT_OUT:
-        some = np.nonzero(counts[mark])
-        total[mark][some] += sums[mark][some]
-        n[mark][some] += counts[mark][some]
-
-
 class File:
-    """A file of sums by cluster, written band by band; one without sums where there is no split.
+    """A file of partial sums, written block by block.
 
-    Of a batch that is whole in one cluster they are not written again: WHOLE in the header, and no images.
-    FITS: images (clusters x channels, h, w), one for each of the sums (float32) and counts (int16) of its kind and for
-    N_REJECTED, N_SATURATED (int16); tables REJECTED and SATURATED as in ``reconstruction.write_sums``. CLUSTERS in the
-    header names the clusters.
+    FITS: images (clusters x channels, h, w), one for each of the sums (float32) and counts (int16) of its kind. Tables
+    REJECTED and SATURATED hold, for each pixel that has any, PLANE, ROW, COLUMN (of the box) and the same sums and
+    counts of what was left out. CLUSTERS in the header names the clusters, CHANNELS says how many planes each has.
 
     Parameters
     ----------
     path : path
-    split : Split or None
+    cards : dict
+    split : Split
     kind : Kind
     names : (tuple of str, tuple of str)
-        Names of the sums and the counts that ``put`` gets.
+        Names of the sums and the counts that ``part`` gets.
     n_channels : int
     box : (int, int, int, int)
     """
 
-    def __init__(self, path, split, kind, names, n_channels, box):
-        clusters = split.names if split else []
-        self.kind, self.n_channels, self.box = kind, n_channels, box
+    def __init__(self, path, cards, split, kind, names, n_channels, box):
+        self.kind, self.n_channels = kind, n_channels
         self.sums, self.counts = (
             {name: given.index(name) for name in own} for given, own in zip(names, kind[:2], strict=True)
         )
-        cards = {"LATTY0": box[0], "LATTX0": box[1], "CLUSTERS": " ".join(clusters), "CHANNELS": n_channels}
-        cards["NFRAMES"] = sum(map(len, split.members)) if split else 0
-        cards["WHOLE"] = bool(split and split.whole)
-        self.shape = (0 if cards["WHOLE"] else len(clusters) * n_channels, *box[2:])
-        self.writer = files.Writer(path, {**cards, "BUNIT": "adu"})
+        place = {"LATTY0": box[0], "LATTX0": box[1], "CLUSTERS": " ".join(split.names), "CHANNELS": n_channels}
+        self.shape = (len(split.names) * n_channels, *box[2:])
+        self.writer = files.Writer(path, {**place, **cards, "BUNIT": "adu"})
         self.left_out = {name: [] for name in LEFT_OUT.values()}
 
     def __enter__(self):
         self.writer.__enter__()
-        if self.shape[0]:
-            self.places = {name: self.writer.reserve(name, self.shape, "f4") for name in self.kind.sums}
-            counts = (*self.kind.counts, "N_REJECTED", "N_SATURATED")
-            self.places |= {name: self.writer.reserve(name, self.shape, "i2") for name in counts}
+        self.places = {name: self.writer.reserve(name, self.shape, "f4") for name in self.kind.sums}
+        self.places |= {name: self.writer.reserve(name, self.shape, "i2") for name in self.kind.counts}
         return self
 
     def __exit__(self, *error):
-        if self.shape[0] and error[0] is None:
+        if error[0] is None:
             for name, parts in self.left_out.items():
                 self.writer.append_table(name, *parts)
         self.writer.__exit__(*error)
@@ -127,17 +110,15 @@ class File:
         """
         plane, others = cluster * self.n_channels + channel, {}
         images = {name: sums[0, k].astype(np.float32) for name, k in self.sums.items()}
-        images |= {name: np.minimum(counts[0, k], 32767).astype(np.int16) for name, k in self.counts.items()}
+        images |= {name: _short(counts[0, k]) for name, k in self.counts.items()}
         for mark, name in LEFT_OUT.items():
-            n = np.minimum(counts[mark].sum(0), 32767)
-            images[f"N_{name}"] = n.astype(np.int16)
-            y, x = np.nonzero(n)
+            y, x = np.nonzero(counts[mark].any(0))
             others[name] = {
                 "PLANE": np.full(len(y), plane, np.int16),
                 "ROW": (y + corner[0]).astype(np.int32),
                 "COLUMN": (x + corner[1]).astype(np.int32),
                 **{s: sums[mark, k, y, x].astype(np.float32) for s, k in self.sums.items()},
-                **{c: counts[mark, k, y, x].astype(np.int16) for c, k in self.counts.items()},
+                **{c: _short(counts[mark, k, y, x]) for c, k in self.counts.items()},
             }
         return (plane, *corner), images, others
 
@@ -148,3 +129,47 @@ class File:
             self.left_out[name].append(columns)
         for name, image in images.items():
             self.writer.put_block(self.places[name], image, self.shape, corner)
+
+
+def _short(counts):
+    return np.minimum(counts, 32767).astype(np.int16)
+
+
+class Files:
+    """The sums of a batch, and those with the flat weights of its clusters where these have any; else a file without
+    images.
+
+    Parameters
+    ----------
+    path, flat_path : path
+    cards : dict
+        Of the first one.
+    split : Split
+    flat_kind : Kind
+        What the second one holds; the first has all.
+    names, n_channels, box
+        As in ``File``.
+    """
+
+    def __init__(self, path, flat_path, cards, split, flat_kind, names, n_channels, box):
+        own = (names, n_channels, box)
+        self.sums = File(path, cards, split, Kind(*names, ()), *own)
+        cards = {"NFRAMES": cards["NFRAMES"] if split.flat else 0}
+        self.flat = File(flat_path, cards, split, flat_kind, *own) if split.flat else files.Writer(flat_path, cards)
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            for file in (self.sums, self.flat):
+                stack.enter_context(file)
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *error):
+        self._open.__exit__(*error)
+
+    def put(self, parts, flat_parts):
+        """Write blocks as from ``File.part`` of both files."""
+        for part in parts:
+            self.sums.put(part)
+        for part in flat_parts:
+            self.flat.put(part)

@@ -30,12 +30,14 @@ class Sums:
 
     def __init__(self, hdus, kind=MOSAIC):
         self.header, self.kind = hdus[0].header, kind
-        names = (*kind.sums, *kind.counts, "N_REJECTED", "N_SATURATED")
+        names = (*kind.sums, *kind.counts)
         self.planes = {name: files.Rows(hdus[name]) for name in names}
         self.tables = {name: np.asarray(hdus[name].data) for name in ("REJECTED", "SATURATED")}
         # Where to look for those of a band: first and last row of so many pixels each.
         self.ranges = {name: _ranges(table["ROW"]) for name, table in self.tables.items()}
-        self.n_planes, *size = self.planes["W_EVEN"].shape
+        n_planes, *size = self.planes["W_EVEN"].shape
+        self.n_clusters = max(len(self.header["CLUSTERS"].split()), 1)
+        self.n_channels = n_planes // self.n_clusters
         self.box = (self.header["LATTY0"], self.header["LATTX0"], *size)
 
     def add_to(self, sums, counts, band, places=None):
@@ -44,12 +46,11 @@ class Sums:
         Parameters
         ----------
         sums : (s, planes, h, w) float64 array
-        counts : (n + 2, planes, h, w) int array
-            Those of the kind, rejected and saturated samples.
+        counts : (n, planes, h, w) int array
         band : (int, int, int, int)
             y0, x0, rows, columns.
         places : sequence of int, optional
-            Plane to which each one of the file is added; by default its own.
+            Plane to which each one of the file is added; by default that of its channel.
         """
         top, bottom = max(band[0], self.box[0]), min(band[0] + band[2], self.box[0] + self.box[2])
         if top >= bottom or not self.box[3]:
@@ -57,10 +58,10 @@ class Sums:
         x = self.box[1] - band[1]
         here = (slice(top - band[0], bottom - band[0]), slice(x, x + self.box[3]))
         there = (top - self.box[0], bottom - self.box[0])
-        counted = (*self.kind.counts, "N_REJECTED", "N_SATURATED")
-        for names, totals in ((self.kind.sums, sums), (counted, counts)):
+        places = places or list(range(self.n_channels)) * self.n_clusters
+        for names, totals in ((self.kind.sums, sums), (self.kind.counts, counts)):
             for name, total in zip(names, totals, strict=True):
-                for k, rows in zip(places or range(self.n_planes), self.planes[name].read(*there), strict=True):
+                for k, rows in zip(places, self.planes[name].read(*there), strict=True):
                     total[k][here] += rows
 
     def left_out(self, name, band):
@@ -74,7 +75,8 @@ class Sums:
 
         Returns
         -------
-        LeftOut
+        list of LeftOut
+            Of each cluster.
         """
         table = self.tables[name]
         first = band[0] - self.box[0]
@@ -83,10 +85,16 @@ class Sums:
         mine = (parts[:, None] * RANGE + np.arange(RANGE)).ravel()
         here = table[mine[mine < len(table)]]
         here = here[(here["ROW"] >= first) & (here["ROW"] < first + band[2])]
-        sums = np.array([here[column] for column in self.kind.sums], float)
-        counts = np.array([here[column] for column in self.kind.counts], np.int64)
-        at = here["PLANE"], here["ROW"] - first, here["COLUMN"] + (self.box[1] - band[1])
-        return LeftOut(at, sums, counts)
+        return [
+            self._left_out(here if self.n_clusters == 1 else here[here["PLANE"] // self.n_channels == k], band)
+            for k in range(self.n_clusters)
+        ]
+
+    def _left_out(self, rows, band):
+        sums = np.array([rows[column] for column in self.kind.sums], float)
+        counts = np.array([rows[column] for column in self.kind.counts], np.int64)
+        y, x = rows["ROW"] + (self.box[0] - band[0]), rows["COLUMN"] + (self.box[1] - band[1])
+        return LeftOut((rows["PLANE"] % self.n_channels, y, x), sums, counts)
 
 
 def _ranges(rows):
@@ -96,8 +104,8 @@ def _ranges(rows):
 
 
 class LeftOut:
-    """Pixels of a batch with samples that were left out, each once: `at`, index arrays (m,) of each axis, sums (s, m),
-    counts (n, m)."""
+    """Pixels of a cluster in a batch with samples that were left out, each once: `at`, index arrays (m,) of each axis,
+    sums (s, m), counts (n, m)."""
 
     def __init__(self, at, sums, counts):
         self.at, self.sums, self.counts = at, sums, counts
@@ -164,27 +172,30 @@ def add_sessions(sessions, band, put_back_share):
         ``masks.BITS``.
     """
     kind = sessions[0][0].kind
-    n, shape = len(kind.counts), (sessions[0][0].n_planes, *band[2:])
+    n, shape = len(kind.counts), (sessions[0][0].n_channels, *band[2:])
     of_ceiling = [kind.sums.index(name) for name in kind.ceiling]
     total, count = None, None
     ceiling, rejected, mask = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int16)
     clipped, n_clipped = [], np.zeros(shape, np.int64)
     for batches in sessions:
-        sums, counts = np.zeros((len(kind.sums), *shape)), np.zeros((n + 2, *shape), np.int64)
+        sums, kept = np.zeros((len(kind.sums), *shape)), np.zeros((n, *shape), np.int64)
         for batch in batches:
-            batch.add_to(sums, counts, band)
-        kept, lost = counts[:n], [batch.left_out("REJECTED", band) for batch in batches]
-        seen = kept.sum(0) + counts[n]
-        differs = (counts[n] > put_back_share * seen) & (seen >= FEWEST_DIFFERING)
+            batch.add_to(sums, kept, band)
+        lost, saturated = (
+            [part for batch in batches for part in batch.left_out(name, band)] for name in ("REJECTED", "SATURATED")
+        )
+        n_lost = counted(lost, shape)
+        seen = kept.sum(0) + n_lost
+        differs = (n_lost > put_back_share * seen) & (seen >= FEWEST_DIFFERING)
         ceiling += sums[of_ceiling].sum(0)
         for part in lost:
             ceiling[part.at] += part.sums[of_ceiling].sum(0)
             part.where(differs).add_to(sums, kept)
         total, count = (sums, kept) if total is None else (total + sums, count + kept)
-        rejected += np.where(differs, 0, counts[n])
+        rejected += np.where(differs, 0, n_lost)
         mask |= differs.astype(np.int16) * masks.DIFFERS
-        n_clipped += counts[n + 1]
-        clipped += [batch.left_out("SATURATED", band) for batch in batches]
+        n_clipped += counted(saturated, shape)
+        clipped += saturated
     # Saturated samples count only where there is nothing else.
     bare = (count.sum(0) == 0) & (n_clipped > 0)
     for part in clipped:
@@ -194,6 +205,14 @@ def add_sessions(sessions, band, put_back_share):
     mask |= bare.astype(np.int16) * masks.SATURATED
     mask |= (count.sum(0) == 0).astype(np.int16) * masks.NO_DATA
     return total, count, ceiling, rejected, mask
+
+
+def counted(parts, shape):
+    """Number of samples in parts of what was left out: an int64 array of a shape."""
+    n = np.zeros(shape, np.int64)
+    for part in parts:
+        n[part.at] += part.counts.sum(0)
+    return n
 
 
 def planes_of(sums, counts, ceiling, rejected, mask):

@@ -40,8 +40,7 @@ class Session:
     stack : contextlib.ExitStack
         Which closes the files.
     paths : list of (path, path)
-        Of each batch the file by cluster, ``splitsums.File``, and that of its sums, which are those of the cluster
-        where a batch is whole in one. Where the session is not split, that of its sums twice.
+        Of each batch the two of ``splitsums.Files``, that with flat weights first, which counts where it has any.
     clusters : list of str
         Names of the clusters.
     kind : splitsums.Kind
@@ -52,13 +51,12 @@ class Session:
     def __init__(self, stack, paths, clusters, kind, put_back_share):
         self.clusters, self.kind, self.put_back_share = clusters, kind, put_back_share
         self.batches = []
-        for path, whole in paths:
-            hdus = stack.enter_context(files.opened(path))
-            header = hdus[0].header
-            if header.get("WHOLE"):
+        for flat, whole in paths:
+            hdus = stack.enter_context(files.opened(flat))
+            if not hdus[0].header["NFRAMES"]:
                 hdus = stack.enter_context(files.opened(whole))
-            if header["NFRAMES"]:
-                names = header.get("CLUSTERS", " ".join(clusters)).split()
+            if hdus[0].header["NFRAMES"]:
+                names = hdus[0].header["CLUSTERS"].split() or clusters
                 self.batches.append((names, sums.Sums(hdus, kind)))
         boxes = np.array([batch.box for _, batch in self.batches if min(batch.box[2:])])
         self.n_channels = 0
@@ -67,8 +65,7 @@ class Session:
             y0, x0 = boxes[:, :2].min(0)
             y1, x1 = (boxes[:, :2] + boxes[:, 2:]).max(0)
             self.box = (int(y0), int(x0), int(y1 - y0), int(x1 - x0))
-            names, batch = self.batches[0]
-            self.n_channels = len(batch.planes["W_EVEN"]) // len(names)
+            self.n_channels = self.batches[0][1].n_channels
 
     def frames(self, band):
         """Sums of each cluster in a band, as ``Frames``.
@@ -77,19 +74,18 @@ class Session:
         these are taken: both as in ``sums.add_sessions``.
         """
         shape = (len(self.clusters), self.n_channels, *band[2:])
-        kept, counts = np.zeros((len(self.kind.sums), *shape)), np.zeros((len(self.kind.counts) + 2, *shape), np.int32)
-        by_plane = [values.reshape(len(values), -1, *band[2:]) for values in (kept, counts)]
+        kept, n = np.zeros((len(self.kind.sums), *shape)), np.zeros((len(self.kind.counts), *shape), np.int32)
+        by_plane = [values.reshape(len(values), -1, *band[2:]) for values in (kept, n)]
         lost, clipped = [], []
         for names, batch in self.batches:
             mine = [self.clusters.index(name) for name in names]
             places = [cluster * self.n_channels + channel for cluster in mine for channel in range(self.n_channels)]
             batch.add_to(*by_plane, band, places)
             for name, parts in (("REJECTED", lost), ("SATURATED", clipped)):
-                part = batch.left_out(name, band)
-                plane, *place = part.at
-                at = (np.array(mine)[plane // self.n_channels], plane % self.n_channels, *place)
-                parts.append(sums.LeftOut(at, part.sums, part.counts))
-        n, rejected, n_clipped = counts[:-2], counts[-2], counts[-1]
+                for cluster, part in zip(mine, batch.left_out(name, band), strict=True):
+                    at = (np.full(part.at[0].shape, cluster), *part.at)
+                    parts.append(sums.LeftOut(at, part.sums, part.counts))
+        rejected, n_clipped = sums.counted(lost, shape), sums.counted(clipped, shape)
         all_rejected = rejected.sum(0)
         seen = n.sum((0, 1)) + all_rejected
         differs = (all_rejected > self.put_back_share * seen) & (seen >= sums.FEWEST_DIFFERING)
@@ -102,7 +98,7 @@ class Session:
         n = n.sum(0)
         mask = differs * masks.DIFFERS + bare * masks.SATURATED
         values = dict(zip(self.kind.sums, kept, strict=True))
-        return Frames(values, n, rejected, bare & (n > 0), mask.astype(np.int16))
+        return Frames(values, n, rejected.astype(np.int32), bare & (n > 0), mask.astype(np.int16))
 
 
 def images(frames):
