@@ -51,13 +51,10 @@ rule session_synthetic:
     """Add up one frame a cluster of a session."""
     input:
         record="<run>/work/state_clustering/{session}.json",
-        clusters=of_session("<run>/work/clusters/{session}/{batch}.fits"),
+        flat=of_session("<run>/work/flat/{session}/{batch}.fits"),
         sums=of_session("<run>/work/sums/{session}/{batch}.fits"),
-        drizzled_clusters=of_session("<run>/work/drizzled_clusters/{session}/{batch}.fits"),
-        drizzled_sums=of_session("<run>/work/drizzled/{session}/{batch}.fits"),
     output:
         image="<run>/work/synthetic/{session}.fits",
-        drizzled="<run>/work/synthetic_drizzled/{session}.fits",
         record="<run>/work/synthetic/{session}.json",
     log:
         text="<run>/logs/session_synthetic/{session}.log",
@@ -110,8 +107,8 @@ rule synthetic_stack:
         channels="<run>/artifacts/channel_split.json",
         clusters=of_sessions("<run>/work/state_clustering/{session}.json"),
         synthetic=of_sessions("<run>/work/synthetic/{session}.fits"),
-        synthetic_drizzled=of_sessions("<run>/work/synthetic_drizzled/{session}.fits"),
         sums=of_run("<run>/work/sums/{session}/{batch}.fits"),
+        flat_drizzled=of_run("<run>/work/flat_drizzled/{session}/{batch}.fits"),
         drizzled_sums=of_run("<run>/work/drizzled/{session}/{batch}.fits"),
     output:
         image="<run>/work/synthetic_stack.fits",

@@ -50,8 +50,8 @@ rule reconstruct_batch:
     output:
         sums="<run>/work/sums/{session}/{batch}.fits",
         drizzled="<run>/work/drizzled/{session}/{batch}.fits",
-        clusters="<run>/work/clusters/{session}/{batch}.fits",
-        drizzled_clusters="<run>/work/drizzled_clusters/{session}/{batch}.fits",
+        flat="<run>/work/flat/{session}/{batch}.fits",
+        flat_drizzled="<run>/work/flat_drizzled/{session}/{batch}.fits",
         record="<run>/work/sums/{session}/{batch}.json",
     log:
         text="<run>/logs/reconstruct_batch/{session}_{batch}.log",

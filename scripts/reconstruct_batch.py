@@ -10,8 +10,8 @@ from tilestack.kernels import coadd
 
 def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic, n_threads=1):
     """paths: image, record, fields, weights, normalization, grid, channels, registration, layers, layer_record (the
-    last layer's), colour_layers, clusters; out: sums, drizzled, record, and both sums by cluster: clusters,
-    drizzled_clusters."""
+    last layer's), colour_layers, clusters; out: sums, drizzled, record, and both sums with flat weights: flat,
+    flat_drizzled."""
     keys = ("record", "weights", "normalization", "grid", "channels", "registration", "layer_record", "clusters")
     read = {key: records.read(paths[key]) for key in keys}
     names = [entry["file"] for entry in read["record"]["frames"]]
@@ -29,7 +29,7 @@ def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic, 
     split = splitsums.of_frames(names, read["clusters"])
     of_batch = (read["record"], fields, tiles, stride, pattern, {**sky, "layers": paths["layers"]})
     per_frame, n_streaks = reconstruction.write_sums(
-        out["sums"], out["clusters"], paths["image"], *of_batch, exposure, options, split, n_threads
+        out["sums"], out["flat"], paths["image"], *of_batch, exposure, options, split, n_threads
     )
     job.give_memory_back()
     raw_rejected = np.zeros(len(names), np.int64)
@@ -41,10 +41,10 @@ def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic, 
             raw, read["record"]["frames"], read["registration"], fields, tiles, stride, known, options, n_threads
         )
         raw_rejected = drizzling.write_sums(
-            out["drizzled"], out["drizzled_clusters"], frames, drizzling.drop_of(drizzle), exposure, split
+            out["drizzled"], out["flat_drizzled"], frames, drizzling.drop_of(drizzle), exposure, split
         )
     else:
-        for key in ("drizzled", "drizzled_clusters"):
+        for key in ("drizzled", "flat_drizzled"):
             with files.Writer(out[key], {"CONTENT": "nothing was to be drizzled", "NFRAMES": 0}):
                 pass
     records.write(

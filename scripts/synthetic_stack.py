@@ -9,8 +9,8 @@ DRAFTS = ("image", "drizzled")
 
 def synthetic_stack(paths, out, *, stacking, rejection, n_threads=1):
     """paths: reconstruction, drizzled, record (of TILE_RECONSTRUCTION), frames (synthetic_frames), channels; by session
-    clusters, synthetic, synthetic_drizzled, sums, drizzled_sums (the last two by session and batch); out: image,
-    drizzled, record."""
+    clusters, synthetic, and by session and batch sums, flat_drizzled, drizzled_sums; out: image, drizzled,
+    record."""
     frames, record = records.read(paths["frames"]), records.read(paths["record"])
     source = stacking["source"]
     if source == "auto":
@@ -27,21 +27,20 @@ def synthetic_stack(paths, out, *, stacking, rejection, n_threads=1):
         read = [records.read(path) for path in paths["clusters"]]
         pattern, canvas = records.read(paths["channels"])["bayer_pattern"], record["canvas"]
         settings = {**rejection, "method": stacking["method"]}
-        sessions = [
-            {
-                "split": session["split"],
-                "clusters": [cluster["id"] for cluster in session["clusters"]],
-                **{key: paths[key][k] for key in ("synthetic", "synthetic_drizzled", "sums", "drizzled_sums")},
-            }
-            for k, session in enumerate(read)
-        ]
-        mosaics = [{**s, "written": s["synthetic"]} for s in sessions]
+        mosaics, colours = [], []
+        for k, session in enumerate(read):
+            names = [cluster["id"] for cluster in session["clusters"]]
+            # A session that is not split has no synthetic frames but its sums; of colours there are only sums.
+            written = paths["synthetic"][k] if session["split"] else None
+            sums = [(path, path) for path in paths["sums"][k]]
+            mosaics.append({"clusters": names, "written": written, "sums": sums})
+            sums = list(zip(paths["flat_drizzled"][k], paths["drizzled_sums"][k], strict=True))
+            colours.append({"clusters": names, "written": None, "sums": sums})
         step = 2 if pattern else 1
         result["variance_ratio"] = combination.mosaic(
             out["image"], mosaics, paths["reconstruction"], canvas, factor, settings, step, n_threads
         )
         scale = record["drizzled"]["scale"] if record["drizzled"] else 1
-        colours = [{**s, "written": s["synthetic_drizzled"], "sums": s["drizzled_sums"]} for s in sessions]
         fine = tuple(n * scale for n in canvas)
         combination.drizzled(out["drizzled"], colours, paths["drizzled"], fine, factor, settings, pattern, n_threads)
         result |= {"method": stacking["method"], "factors": factor}
@@ -58,8 +57,9 @@ if __name__ == "__main__":
     with job.started(snakemake):
         inputs, params = snakemake.input, snakemake.params
         paths = {key: inputs[key] for key in ("reconstruction", "drizzled", "record", "frames", "channels")}
-        paths |= {key: list(inputs[key]) for key in ("clusters", "synthetic", "synthetic_drizzled")}
-        paths |= {key: by_session(inputs[key], params.n_batches) for key in ("sums", "drizzled_sums")}
+        paths |= {key: list(inputs[key]) for key in ("clusters", "synthetic")}
+        by_batch = ("sums", "flat_drizzled", "drizzled_sums")
+        paths |= {key: by_session(inputs[key], params.n_batches) for key in by_batch}
         synthetic_stack(
             paths,
             dict(snakemake.output.items()),

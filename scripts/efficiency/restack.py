@@ -89,7 +89,7 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
     settings = {**run.config["tile_reconstruction"], **(options or {})}
     cosmetic = run.config["prewarp"]["cosmetic"]
     layers, layer_records, colour_layers, made = [], [], [], {"sums": {}, "drizzled": {}, "records": []}
-    by_cluster = {"clusters": {}, "drizzled_clusters": {}}
+    flat = {"flat": {}, "flat_drizzled": {}}
     for session in run.sessions:
         folder = _lights(run, session, out, added)
         paths = _prewarped(run, session, out, folder, added, moved)
@@ -127,7 +127,7 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
         own["fields"] = _fields(run, session, out, changed)
         for batch, image, record in zip(run.batches(session), paths["images"], paths["records"], strict=True):
             end = f"_{session}_{batch}.fits"
-            sums = {key: out / f"{key}{end}" for key in ("sums", "drizzled", *by_cluster)}
+            sums = {key: out / f"{key}{end}" for key in ("sums", "drizzled", *flat)}
             sums["record"] = out / f"sums{end}.json"
             reconstruct.reconstruct_batch(
                 {**own, "image": image, "record": record},
@@ -139,7 +139,7 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
                 cosmetic=cosmetic,
                 n_threads=run.n_threads,
             )
-            for key, kept in ((key, made if key in made else by_cluster) for key in sums if key != "record"):
+            for key, kept in ((key, made if key in made else flat) for key in sums if key != "record"):
                 kept[key].setdefault(session, []).append(sums[key])
             made["records"].append(sums["record"])
     reconstruction.tile_reconstruction(
@@ -160,31 +160,23 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
         n_threads=run.n_threads,
     )
     if run.source == "synthetic":
-        _combine(run, out, made, by_cluster, settings)
+        _combine(run, out, made, flat, settings)
     return planes(out / run.files[0])
 
 
-def _combine(run, out, made, by_cluster, settings):
+def _combine(run, out, made, flat, settings):
     """Synthetic frames of the sessions, and the stack that they make."""
-    paths = {key: [] for key in ("clusters", "synthetic", "synthetic_drizzled")}
+    paths = {"clusters": [], "synthetic": []}
     for session in run.sessions:
-        record = run.folder / f"work/state_clustering/{session}.json"
-        written = {
-            key: out / f"{name}_{session}.fits" for key, name in (("image", "synthetic"), ("drizzled", "colours"))
-        }
+        record, written = run.folder / f"work/state_clustering/{session}.json", out / f"synthetic_{session}.fits"
         synthetic.session_synthetic(
-            {
-                "record": record,
-                **{key: files[session] for key, files in by_cluster.items()},
-                "sums": made["sums"][session],
-                "drizzled_sums": made["drizzled"][session],
-            },
-            {**written, "record": out / f"synthetic_{session}.json"},
+            {"record": record, "flat": flat["flat"][session], "sums": made["sums"][session]},
+            {"image": written, "record": out / f"synthetic_{session}.json"},
             put_back_share=settings["put_back_share"],
             n_threads=run.n_threads,
         )
-        for key, path in zip(paths, (record, written["image"], written["drizzled"]), strict=True):
-            paths[key].append(path)
+        paths["clusters"].append(record)
+        paths["synthetic"].append(written)
     combination.synthetic_stack(
         {
             **paths,
@@ -194,6 +186,7 @@ def _combine(run, out, made, by_cluster, settings):
             "frames": run.folder / "artifacts/synthetic_frames.json",
             "channels": run.folder / "artifacts/channel_split.json",
             "sums": list(made["sums"].values()),
+            "flat_drizzled": list(flat["flat_drizzled"].values()),
             "drizzled_sums": list(made["drizzled"].values()),
         },
         dict(zip(("image", "drizzled"), (out / name for name in run.files), strict=True))

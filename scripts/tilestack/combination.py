@@ -136,7 +136,8 @@ class Source:
     ----------
     stack : contextlib.ExitStack
     sessions : list of dict
-        ``clusters`` (names), ``split``, ``written`` (path of ``synthetic.write``) and ``sums`` (paths of its batches).
+        ``clusters`` (names); ``written`` (path of ``synthetic.write``), or None and ``sums``, of its batches the paths
+        of sums as ``synthetic.Session`` takes them.
     kind : splitsums.Kind
     put_back_share : float
     """
@@ -144,10 +145,8 @@ class Source:
     def __init__(self, stack, sessions, kind, put_back_share):
         read = [
             synthetic.Written(stack, session["written"])
-            if session["split"]
-            else synthetic.Session(
-                stack, [(path, path) for path in session["sums"]], session["clusters"], kind, put_back_share
-            )
+            if session["written"]
+            else synthetic.Session(stack, session["sums"], session["clusters"], kind, put_back_share)
             for session in sessions
         ]
         self.sessions = [(k, session) for k, session in enumerate(read) if session.n_channels]
@@ -243,7 +242,7 @@ def drizzled(out, sessions, reconstruction, canvas, factor, settings, pattern, n
         mean = files.Rows(stack.enter_context(files.opened(reconstruction))["MEAN"])
         writer = stack.enter_context(files.Writer(out, {"LATTY0": canvas[0], "LATTX0": canvas[1]}))
         density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
-        headers = [fits.getheader(path) for session in sessions for path in session["sums"]]
+        headers = [fits.getheader(path) for session in sessions for _, path in session["sums"]]
         drop = colours.drop_of([header for header in headers if header["NFRAMES"]])
         image = sums.Planes(writer, colours.PLANES, source.n_channels, canvas)
         how, rows = (drizzle.SUMS, factor, settings, 1), source.rows(canvas[3])

@@ -14,8 +14,6 @@ from tilestack.prewarped import bands
 
 # Images of synthetic frames (clusters, channels, h, w).
 IMAGES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "WHT_EVEN", "WHT_ODD")
-# Of drizzled ones the halves and their variances, which give the whole, and the sum of the overlaps of drops.
-DRIZZLED_IMAGES = ("AREA", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "WHT_EVEN", "WHT_ODD", "VAR_EVEN", "VAR_ODD")
 INTEGERS = {"NIM": "i2", "REJ": "i2", "MASK": "i2"}
 # Bytes of sums that a thread may hold of a band.
 BAND_BYTES = 64e6
@@ -118,18 +116,13 @@ def images(frames):
         "WHT_EVEN": w_even,
         "WHT_ODD": w_odd,
     }
-    if "A" in frames.values:
-        made["VAR_EVEN"] = over(frames.values["W2V_EVEN"], w_even**2)
-        made["VAR_ODD"] = over(frames.values["W2V_ODD"], w_odd**2)
-        made["AREA"] = frames.values["A"]
-    else:
-        made["WHT"] = weight = w_even + w_odd
-        made["SCI"] = over(frames.values["WY_EVEN"] + frames.values["WY_ODD"], weight)
-        made["VAR"] = over(frames.values["W2V"], weight**2)
+    made["WHT"] = weight = w_even + w_odd
+    made["SCI"] = over(frames.values["WY_EVEN"] + frames.values["WY_ODD"], weight)
+    made["VAR"] = over(frames.values["W2V"], weight**2)
     return made
 
 
-def write(path, paths, clusters, kind, put_back_share, n_threads=1):
+def write(path, paths, clusters, put_back_share, n_threads=1):
     """Write the synthetic frames of a session.
 
     Parameters
@@ -137,37 +130,35 @@ def write(path, paths, clusters, kind, put_back_share, n_threads=1):
     path : path
         FITS file: images (clusters, channels, h, w), by the names of ``images``; the box stands in the header. Without
         images where there is nothing.
-    paths, clusters, kind, put_back_share
+    paths, clusters, put_back_share
         As in ``Session``.
     n_threads : int
 
     Returns
     -------
     list of dict
-        Of each cluster: ``noise_adu``, the median standard deviation of its pixels, none of drizzled ones; an empty
-        list where there is nothing.
+        Of each cluster: ``noise_adu``, the median standard deviation of its pixels; empty where there is nothing.
     """
     with contextlib.ExitStack() as stack:
-        session = Session(stack, paths, clusters, kind, put_back_share)
-        box, names = session.box, DRIZZLED_IMAGES if kind is splitsums.DRIZZLED else IMAGES
+        session = Session(stack, paths, clusters, splitsums.MOSAIC, put_back_share)
+        box = session.box
         cards = {"LATTY0": box[0], "LATTX0": box[1], "CLUSTERS": " ".join(clusters), "CHANNELS": session.n_channels}
         writer = stack.enter_context(files.Writer(path, {**cards, "BUNIT": "adu"}))
         if not session.n_channels:
             return []
         shape = (len(clusters), session.n_channels, *box[2:])
-        places = {name: writer.reserve(name, shape, INTEGERS.get(name, "f4")) for name in names}
+        places = {name: writer.reserve(name, shape, INTEGERS.get(name, "f4")) for name in IMAGES}
         samples = [[] for _ in clusters]
-        parts = bands(box, n_rows(kind, len(clusters), session.n_channels, box[3]))
+        parts = bands(box, n_rows(session.kind, len(clusters), session.n_channels, box[3]))
         for band, made in threads.in_order(lambda band: (band, images(session.frames(band))), parts, n_threads):
             for k in range(len(clusters)):
                 for c in range(session.n_channels):
                     first = ((k * shape[1] + c) * shape[2] + band[0] - box[0]) * shape[3]
-                    for name in names:
+                    for name in IMAGES:
                         values = made[name][k, c].astype(INTEGERS.get(name, "f4"))
                         writer.put(places[name], values, first)
-                if "VAR" in made:
-                    variance = made["VAR"][k, :, ::4, ::4]
-                    samples[k].append(variance[np.isfinite(variance)])
+                variance = made["VAR"][k, :, ::4, ::4]
+                samples[k].append(variance[np.isfinite(variance)])
     known = [np.concatenate([np.empty(0), *parts]) for parts in samples]
     return [{"noise_adu": float(np.sqrt(np.median(variance))) if variance.size else None} for variance in known]
 
@@ -200,12 +191,7 @@ class Written:
         values = {"W_EVEN": weight["WHT_EVEN"], "W_ODD": weight["WHT_ODD"], "EXPOSURE": made["EXP"].astype(float)}
         for half in ("EVEN", "ODD"):
             values[f"WY_{half}"] = weight[f"WHT_{half}"] * _known(made[half])
-        if "VAR_EVEN" in made:
-            values["A"] = made["AREA"].astype(float)
-            for half in ("EVEN", "ODD"):
-                values[f"W2V_{half}"] = weight[f"WHT_{half}"] ** 2 * _known(made[f"VAR_{half}"])
-        else:
-            values["W2V"] = weight["WHT"] ** 2 * _known(made["VAR"])
+        values["W2V"] = weight["WHT"] ** 2 * _known(made["VAR"])
         mask = made["MASK"] if len(made["MASK"]) else np.zeros((1, *shape[1:]), np.int16)
         bare = (mask & masks.SATURATED > 0) & (made["NIM"] > 0)
         of_all = np.bitwise_or.reduce(mask & (masks.DIFFERS | masks.SATURATED), axis=0)

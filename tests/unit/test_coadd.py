@@ -377,19 +377,19 @@ class Batch:
     """Stands in for the partial sums of a batch that covers the whole band."""
 
     def __init__(self, kept, lost, clipped, n_kept, n_lost, n_clipped):
-        self.kind, self.n_planes = added.MOSAIC, 1
+        self.kind, self.n_channels = added.MOSAIC, 1
         self.kept, self.n_kept = kept, n_kept
         self.others = {"REJECTED": (lost, n_lost), "SATURATED": (clipped, n_clipped)}
 
     def add_to(self, sums, counts, band):
         sums += self.kept
-        counts += np.reshape([self.n_kept, *(n for _, n in self.others.values())], (3, 1, 1, 1))
+        counts += self.n_kept
 
     def left_out(self, name, band):
         value, n = self.others[name]
         at = tuple(axis.ravel() for axis in np.indices((1, *band[2:])))
         counts = np.full((1, len(at[0])), n)
-        return added.LeftOut(at, np.full((len(coadd.SUMS), len(at[0])), float(value)), counts)
+        return [added.LeftOut(at, np.full((len(coadd.SUMS), len(at[0])), float(value)), counts)]
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ def batch_of(rng, n, box, level=100.0, channels=1):
     return rng.normal(level, 5, shape), rng.uniform(0.5, 2, shape), rng.uniform(20, 30, shape), marks
 
 
-def summed(frames, chosen, names, drizzled):
-    """Sums (3, n, c, h, w) and counts (3, m, c, h, w) of some frames."""
+def summed(frames, chosen, names):
+    """Sums (3, n, c, h, w) by their names and counts (3, 1, c, h, w) of some frames."""
     y, w, v, marks = frames
     odd = (np.arange(len(y)) % 2)[:, None, None, None] * np.ones_like(y)
     whole = {
@@ -48,30 +48,26 @@ def summed(frames, chosen, names, drizzled):
     def add(name, mark):
         return np.where(marks == mark, made[name], 0)[chosen].sum(0)
 
-    kernel = names.SUMS
-    counts = ("N",) if drizzled else coadd.COUNTS
     return (
-        np.array([[add(name, mark) for name in kernel] for mark in range(3)]),
-        np.array([[add(name, mark) for name in counts] for mark in range(3)]).astype(np.int32),
+        np.array([[add(name, mark) for name in names] for mark in range(3)]),
+        np.array([[add("N", mark)] for mark in range(3)]).astype(np.int32),
     )
 
 
-def write_batch(folder, name, frames, clusters, box, drizzled):
-    """The files of a batch: its sums, and those by cluster."""
-    names = drizzle if drizzled else coadd
-    kinds = (colours.DRIZZLED, splitsums.DRIZZLED) if drizzled else (sums.MOSAIC, splitsums.MOSAIC)
-    counts = ("N",) if drizzled else coadd.COUNTS
+def write_batch(folder, name, frames, clusters, box, drizzled, flat=False):
+    """The files of a batch: its sums by cluster, and with flat weights."""
+    names = (drizzle.SUMS if drizzled else coadd.SUMS, ("N",))
+    kind = splitsums.DRIZZLED if drizzled else splitsums.MOSAIC
     n, channels = frames[0].shape[:2]
-    paths = folder / f"{name}_all.fits", folder / f"{name}_clusters.fits"
-    splits = splitsums.Split(["01"] * n, True), splitsums.Split(clusters, False)
-    for path, split, kind in zip(paths, splits, kinds, strict=True):
-        with splitsums.File(path, split, kind, (names.SUMS, counts), channels, box) as out:
-            for k, members in enumerate([] if split.whole else split.members):
-                values, numbers = summed(frames, members, names, drizzled)
-                for c in range(channels):
-                    for row in range(0, box[2], 6):  # in bands
-                        rows = slice(row, row + 6)
-                        out.put(out.part(k, c, (row, 0), values[:, :, c, rows], numbers[:, :, c, rows]))
+    paths = folder / f"{name}_sums.fits", folder / f"{name}_flat.fits"
+    split = splitsums.Split(clusters, flat)
+    with splitsums.Files(*paths, {"NFRAMES": n}, split, kind, names, channels, box) as out:
+        for k, members in enumerate(split.members):
+            values, numbers = summed(frames, members, names[0])
+            for c in range(channels):
+                for row in range(0, box[2], 6):  # in bands
+                    block = (k, c, (row, 0), *(part[:, :, c, row : row + 6] for part in (values, numbers)))
+                    out.put([out.sums.part(*block)], [out.flat.part(*block)] if flat else [])
     return paths
 
 
@@ -80,27 +76,25 @@ def night(folder, drizzled=False, channels=1, seed=0, levels=(100.0, 100.0, 100.
     rng = np.random.default_rng(seed)
     sessions, boxes = [], [[(-4, 2, 20, 28), (-2, 4, 22, 26), (-3, 3, 19, 27)], [(0, 2, 18, 30), (-4, 4, 16, 24)]]
     for s, pair in enumerate(boxes):
-        whole, by_cluster = [], []
+        batches = []
         for b, box in enumerate(pair):
-            clusters = (["02"] * 4 if b == 2 else [f"{k % 3 + 1:02d}" for k in range(9)]) if s == 0 else ["01"] * 5
-            parts = [batch_of(rng, 1, box, levels[int(name) - 1], channels) for name in clusters]
+            clusters = (["02"] * 4 if b == 2 else [f"{k % 3 + 1:02d}" for k in range(9)]) if s == 0 else [""] * 5
+            parts = [batch_of(rng, 1, box, levels[int(name or 1) - 1], channels) for name in clusters]
             frames = tuple(np.concatenate(values) for values in zip(*parts, strict=True))
-            paths = write_batch(folder, f"{s}_{b}_{channels}", frames, clusters, box, drizzled)
-            whole.append(paths[0])
-            by_cluster.append(paths[1])
-        names = ["01", "02", "03"] if s == 0 else ["01"]
-        written = folder / f"{s}_{channels}_synthetic.fits"
-        kind = splitsums.DRIZZLED if drizzled else splitsums.MOSAIC
-        if s == 0:
-            synthetic.write(written, zip(by_cluster, whole, strict=True), names, kind, SETTINGS["put_back_share"])
-        sessions.append({"clusters": names, "split": s == 0, "written": written, "sums": whole})
+            sums_path, flat_path = write_batch(folder, f"{s}_{b}_{channels}", frames, clusters, box, drizzled)
+            batches.append((flat_path, sums_path))
+        names, written = ["01", "02", "03"] if s == 0 else ["01"], None
+        if s == 0 and not drizzled:
+            written = folder / f"{s}_{channels}_synthetic.fits"
+            synthetic.write(written, batches, names, SETTINGS["put_back_share"])
+        sessions.append({"clusters": names, "written": written, "sums": batches})
     return sessions
 
 
 def direct(folder, sessions):
     """The reconstruction: all batches added up."""
     with contextlib.ExitStack() as stack:
-        opened = [[sums.Sums(stack.enter_context(files.opened(p))) for p in s["sums"]] for s in sessions]
+        opened = [[sums.Sums(stack.enter_context(files.opened(p))) for _, p in s["sums"]] for s in sessions]
         planes = sums.planes_of(*sums.add_sessions(opened, CANVAS, SETTINGS["put_back_share"]))
     with files.Writer(folder / "direct.fits", {}) as writer:
         sums.Planes(writer, sums.PLANES, 1, CANVAS).put(CANVAS, planes)
@@ -128,17 +122,36 @@ def test_combination__is_the_direct_mean_of_all_frames(tmp_path):
     assert (mask & masks.DIFFERS).any() and (mask & masks.SATURATED).any() and (mask & masks.NO_DATA).any()
 
 
-def test_file__of_a_batch_whole_in_one_cluster_repeats_nothing(tmp_path):
-    night(tmp_path)
-    with files.opened(tmp_path / "0_2_1_clusters.fits") as hdus:
-        assert len(hdus) == 1 and hdus[0].header["WHOLE"] and hdus[0].header["CLUSTERS"] == "02"
-    with files.opened(tmp_path / "0_1_1_clusters.fits") as hdus:
-        assert len(hdus["W_EVEN"].data) == 3 and not hdus[0].header["WHOLE"]
+def test_files__with_flat_weights_hold_those_beside_the_sums_of_the_run(tmp_path):
+    box = (-4, 2, 20, 28)
+    frames = batch_of(np.random.default_rng(8), 9, box)
+    clusters = [f"{k % 3 + 1:02d}" for k in range(9)]
+    for flat in (False, True):
+        sums_path, flat_path = write_batch(tmp_path, f"flat_{flat}", frames, clusters, box, False, flat)
+        with files.opened(sums_path) as hdus, files.opened(flat_path) as flat_hdus:
+            assert len(hdus["W_EVEN"].data) == 3 and hdus[0].header["CLUSTERS"] == "01 02 03"
+            assert (len(flat_hdus) > 1) == flat and flat_hdus[0].header["NFRAMES"] == (9 if flat else 0)
+            session = synthetic.Session(
+                contextlib.ExitStack(), [(flat_path, sums_path)], ["01", "02", "03"], splitsums.MOSAIC, 0.3
+            )
+            assert session.batches[0][1].planes["W_EVEN"].path == str(flat_path if flat else sums_path)
+
+
+def test_sums__of_all_clusters_are_those_of_the_batch(tmp_path):
+    box = (-4, 2, 20, 28)
+    frames = batch_of(np.random.default_rng(9), 9, box, channels=3)
+    found = []
+    for clusters in ([""] * 9, [f"{k % 3 + 1:02d}" for k in range(9)]):
+        path, _ = write_batch(tmp_path, f"of_{clusters[0]}", frames, clusters, box, True)
+        with files.opened(path) as hdus:
+            found.append(sums.add_sessions([[sums.Sums(hdus, colours.DRIZZLED)]], CANVAS, 0.3))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_combination__of_drizzled_colours_is_the_direct_mean_too(tmp_path):
     sessions = night(tmp_path, drizzled=True, channels=3)
-    paths = paths_with_headers([session["sums"] for session in sessions])
+    paths = paths_with_headers([[path for _, path in session["sums"]] for session in sessions])
     colours.add_up(paths, tmp_path / "direct.fits", CANVAS, "GRBG", SETTINGS["put_back_share"])
     combination.drizzled(
         tmp_path / "made.fits", sessions, tmp_path / "direct.fits", CANVAS, np.ones(4), SETTINGS, "GRBG"
@@ -154,7 +167,7 @@ def test_combination__of_drizzled_colours_is_the_direct_mean_too(tmp_path):
 def test_combination__does_not_depend_on_its_bands(tmp_path, monkeypatch, drizzled, method):
     sessions = night(tmp_path, drizzled, levels=(100.0, 110.0, 160.0))
     settings = {**SETTINGS, "method": method}
-    paths = [session["sums"] for session in sessions]
+    paths = [[path for _, path in session["sums"]] for session in sessions]
     if drizzled:
         colours.add_up(paths_with_headers(paths), tmp_path / "direct.fits", CANVAS, None, SETTINGS["put_back_share"])
     else:
@@ -185,10 +198,10 @@ def test_weighted_sum__leaves_out_what_has_no_weight(dtype):
 
 def test_left_out__of_bands_is_the_table_each_pixel_once(tmp_path, monkeypatch):
     monkeypatch.setattr(sums, "RANGE", 4)
-    path = night(tmp_path)[1]["sums"][0]
+    _, path = night(tmp_path)[1]["sums"][0]
     with files.opened(path) as hdus:
         batch, table = sums.Sums(hdus, splitsums.MOSAIC), np.array(hdus["REJECTED"].data)
-    parts = [batch.left_out("REJECTED", (y, CANVAS[1], 5, CANVAS[3])) for y in range(CANVAS[0], 20, 5)]
+    parts = [batch.left_out("REJECTED", (y, CANVAS[1], 5, CANVAS[3]))[0] for y in range(CANVAS[0], 20, 5)]
     assert len(table) > 40 and all((part.at[1] >= 0).all() and (part.at[1] < 5).all() for part in parts)
     y = np.concatenate([part.at[1] + k * 5 + CANVAS[0] - batch.box[0] for k, part in enumerate(parts)])
     x = np.concatenate([part.at[2] + CANVAS[1] - batch.box[1] for part in parts])

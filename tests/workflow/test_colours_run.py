@@ -9,7 +9,7 @@ from astropy.wcs import WCS
 from support import Workdir, pixels, record, simulate, stamps
 
 # What is made of raw pixels for colours, and what is added up from it.
-SUMS = {"sums", "clusters", "drizzled", "drizzled_clusters", "reconstruction", "synthetic", "synthetic_drizzled"}
+SUMS = {"sums", "flat", "drizzled", "flat_drizzled", "reconstruction", "synthetic"}
 SUMS |= {"synthetic_stack", "synthetic_stack_drizzled"}
 
 
