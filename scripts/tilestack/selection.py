@@ -288,16 +288,14 @@ def disk_need_bytes(batches, drizzled=0, split_sessions=0, canvas_share=1.5):
     canvas_share : float
         Box of a moved light over the light: 1 without rotation, 2.2 at 45 degrees for frames of 9:16. ASSUME 1.5.
     """
-    # Of a pixel: sums of a batch, and of a cluster in it; the synthetic frame of a cluster.
-    of_batch, of_cluster, synthetic = 46 + 42 * drizzled, 30 + 38 * drizzled, 38 + 50 * drizzled
-    if split_sessions:
-        of_batch += CLUSTERS * of_cluster
+    # Of a pixel: sums of a cluster in a batch.
+    of_batch = (42 + 38 * drizzled) * (CLUSTERS if split_sessions else 1)
     # Of a pixel of a light: its code, and what is left out of the sums (measured: 0.25 bytes).
     prewarped = sum(2.3 * n * rows * columns for n, rows, columns in batches)
     sums = sum(of_batch * rows * columns for n, rows, columns in batches if n)
     largest = max((rows * columns for _, rows, columns in batches), default=0)
     # Planes of the reconstruction, and the products, mosaic and colour, twice: without and with sky coordinates.
     products = 4 * (40 + 30 * max(drizzled, 3)) * largest
-    if split_sessions:  # and what the synthetic frames add up to
-        products += (split_sessions * CLUSTERS * synthetic + 4 * (15 + 13 * drizzled)) * largest
+    if split_sessions:  # and synthetic frames with what they add up to
+        products += (split_sessions * CLUSTERS * 38 + 4 * (15 + 13 * drizzled)) * largest
     return int(prewarped + canvas_share * (sums + products))
