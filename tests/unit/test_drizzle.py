@@ -1,7 +1,6 @@
 import itertools
 import types
 
-import numba
 import numpy as np
 import pytest
 from drizzle.resample import Drizzle
@@ -257,7 +256,7 @@ def test_deposit__fields_on_a_line_are_nearly_bilinear():
 
 @pytest.mark.parametrize("name", kernel.KERNELS)
 @pytest.mark.parametrize("lens", [False, True])
-def test_deposit__bits_depend_neither_on_threads_nor_bands_nor_frames_at_once_nor_parts_of_lights(name, lens):
+def test_deposit__bits_depend_neither_on_bands_nor_frames_at_once_nor_parts_of_lights(name, lens):
     light = rich(lens=lens)
     rng = np.random.default_rng(5)
     marks = rng.choice([0, 0, 0, 1, 2, 3], light.image.shape).astype(np.uint8)
@@ -289,14 +288,9 @@ def test_deposit__bits_depend_neither_on_threads_nor_bands_nor_frames_at_once_no
 
     whole, number = stack(band)
     assert (number.sum((2, 3)) > 100).all()
-    before = numba.get_num_threads()
-    try:
-        for n_threads, at_once in itertools.product({1, min(2, numba.config.NUMBA_NUM_THREADS)}, (1, 2)):
-            numba.set_num_threads(n_threads)
-            again = stack(band, at_once=at_once)
-            assert again[0].tobytes() == whole.tobytes() and again[1].tobytes() == number.tobytes()
-    finally:
-        numba.set_num_threads(before)
+    for at_once in (1, 2):
+        again = stack(band, at_once=at_once)
+        assert again[0].tobytes() == whole.tobytes() and again[1].tobytes() == number.tobytes()
     # Bands of odd heights and widths.
     for y0, x0 in itertools.product((0, 1, 18, 55), (0, 39, 40)):
         rows = {0: 1, 1: 17, 18: 37, 55: 65}[y0]
@@ -549,7 +543,7 @@ def test_mark__equals_coadd_on_the_lattice():
         assert not marks[near_hole].any()
 
 
-def test_mark__bits_depend_neither_on_threads_nor_on_bands():
+def test_mark__bits_do_not_depend_on_bands():
     rng = np.random.default_rng(10)
     light, halo, band = rich(), 4, (-5, -5, 130, 130)
     planes = (3, band[2] + 2 * halo, band[3] + 2 * halo)
@@ -559,18 +553,11 @@ def test_mark__bits_depend_neither_on_threads_nor_on_bands():
     whole = np.zeros(light.image.shape, np.uint8)
     kernel.mark(light, whole, band, template, OPTIONS)
     assert 0.02 < (whole == kernel.REJECTED).mean() < 0.98
-    parts, single = np.zeros_like(whole), np.zeros_like(whole)
+    parts = np.zeros_like(whole)
     for y0, rows in ((0, 33), (33, 1), (34, 96)):
         piece = kernel.Template(*(np.ascontiguousarray(p[..., y0 : y0 + rows + 2 * halo, :]) for p in template))
         kernel.mark(light, parts, (band[0] + y0, band[1], rows, band[3]), piece, OPTIONS)
     np.testing.assert_array_equal(parts, whole)
-    before = numba.get_num_threads()
-    try:
-        numba.set_num_threads(1)
-        kernel.mark(light, single, band, template, OPTIONS)
-    finally:
-        numba.set_num_threads(before)
-    np.testing.assert_array_equal(single, whole)
     # Marks may be a view of larger ones.
     view = np.zeros((100, 130), np.uint8)[5:95, 7:117]
     kernel.mark(light, view, band, template, OPTIONS)
