@@ -61,9 +61,22 @@ class Frames:
 
     def rows(self, k, box):
         """Codes of frame `k` in a box (y0, x0, rows, columns) of the lattice: int16, -32768 outside of the frame."""
+        codes = np.empty(box[2:], np.int16)
+        self._read(k, box, codes)
+        return codes
+
+    def stack(self, box):
+        """Codes of all frames in a box: (n, rows, columns) int16."""
+        codes = np.empty((len(self.entries), *box[2:]), np.int16)
+        for k, out in enumerate(codes):
+            self._read(k, box, out)
+        return codes
+
+    def _read(self, k, box, out):
         y0, x0, h, _ = self.entries[k]["box"]
-        out = np.full(box[2:], NO_DATA, np.int16)
-        top, bottom = max(y0, box[0]) - y0, min(y0 + h, box[0] + box[2]) - y0
+        top = min(max(y0, box[0]), box[0] + box[2]) - y0
+        bottom = max(min(y0 + h, box[0] + box[2]) - y0, top)
+        out[: top + y0 - box[0]] = out[bottom + y0 - box[0] :] = NO_DATA
         if top < bottom:
             path, offset, first, end, starts = self._frames[k]
             n = int(starts[bottom] - starts[top])
@@ -71,15 +84,7 @@ class Frames:
             if len(pixels) < n:
                 raise DamagedFile(path, f"it ends {n - len(pixels)} pixels too early")
             part = out[top + y0 - box[0] : bottom + y0 - box[0]]
-            spans.unpack(files.native(pixels), first[top:bottom], end[top:bottom], box[1] - x0, part)
-        return out
-
-    def stack(self, box):
-        """Codes of all frames in a box: (n, rows, columns) int16."""
-        codes = np.empty((len(self.entries), *box[2:]), np.int16)
-        for k in range(len(codes)):
-            codes[k] = self.rows(k, box)
-        return codes
+            spans.unpack(pixels, first[top:bottom], end[top:bottom], box[1] - x0, part)
 
 
 def bands(box, n_rows):

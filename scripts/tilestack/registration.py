@@ -88,10 +88,10 @@ def check_whole(results, session, reference):
 
 def luminance(path, *, pattern, defects):
     """Luminance of a light on its own pixels, without the defects: those of two frames agree where no star does."""
-    from tilestack import lights, stars
-    from tilestack.kernels import prewarp
+    from tilestack import lights
+    from tilestack.kernels import prewarp, scan
 
     image, _ = lights.scanned(path)
     prewarp.replace_defects(image, np.column_stack([defects["y"], defects["x"]]), 1 if pattern is None else 2)
     image[:2] = image[-2:] = image[:, :2] = image[:, -2:] = np.nan  # where defects are not looked for
-    return image if pattern is None else np.repeat(np.repeat(stars.binned(image), 2, 0), 2, 1)
+    return image if pattern is None else np.repeat(np.repeat(scan.binned(image), 2, 0), 2, 1)

@@ -4,7 +4,7 @@ import numpy as np
 import sep
 
 from tilestack import bayer, robust
-from tilestack.kernels import detection
+from tilestack.kernels import detection, scan
 
 # Mesh of the sky behind detections, in pixels of the image they are found on.
 MESH = 64
@@ -19,13 +19,6 @@ SAMPLE = 50_000
 # Radius of the aperture in FWHM of the frame. Beyond it a Moffat profile of beta 2.6 has 0.9 % of its flux, one of 3.8
 # nothing; at 3 FWHM these are 1.9 and 0.3 %, and scales went with the wings of the frame.
 APERTURE = 4.0
-
-
-def binned(image):
-    """Means of 2x2 pixels: the luminance of a mosaic, and where a mono light has stars enough a fourth of the work."""
-    rows, columns = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
-    pairs = image[:rows:2, :columns] + image[1:rows:2, :columns]
-    return (pairs[:, ::2] + pairs[:, 1::2]) / 4
 
 
 def sky_noise(image, pattern):
@@ -106,7 +99,7 @@ def find(image, pattern, *, sigma, max_stars, saturation):
     level, noise = sky_noise(image, pattern)
     if not (noise > 0).all():
         raise ValueError(f"the noise of the light must be positive in each channel, got {noise} ADU")
-    scale, (found, used_sigma) = 2, detect(binned(image), sigma)
+    scale, (found, used_sigma) = 2, detect(scan.binned(image), sigma)
     if pattern is None and (len(found) < max_stars or used_sigma < sigma):  # of narrow stars binning finds half
         scale, (found, used_sigma) = 1, detect(image, sigma)
     n_detected, found = len(found), found[:max_stars]

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from simulation import night, series  # noqa: E402
 from simulation.options import Options  # noqa: E402
 from tilestack import cascade, geometry, stars  # noqa: E402
-from tilestack.kernels import detection, prewarp  # noqa: E402
+from tilestack.kernels import detection, prewarp, scan  # noqa: E402
 from tilestack.starmatch import NoMatch  # noqa: E402
 
 SHAPE = (1920, 1080)
@@ -172,7 +172,7 @@ def frame_table():
             transforms.append(None if foreign else made.transform(state))
 
         def reader(k, made=made):
-            return lambda: np.repeat(np.repeat(stars.binned(made.light(k)[0].astype(np.float32)), 2, 0), 2, 1)
+            return lambda: np.repeat(np.repeat(scan.binned(made.light(k)[0].astype(np.float32)), 2, 0), 2, 1)
 
         frames = [cascade.Frame(record, 30.0 * k, reader(k)) for k, record in enumerate(records)]
         fixed = cascade.arrays(records[0]["stars"])

@@ -51,6 +51,34 @@ def _levels(image):
     return n_nan, n_zero, lowest, highest, n_highest
 
 
+def binned(image):
+    """Means of 2x2 pixels: the luminance of a mosaic, and where a mono light has stars enough a fourth of the work.
+
+    Parameters
+    ----------
+    image : (h, w) float32 array
+        NaN marks a pixel without data, and so do means with one.
+
+    Returns
+    -------
+    (h // 2, w // 2) float32 array
+    """
+    if image.ndim != 2:
+        raise ValueError(f"image must be (h, w), got shape {image.shape}")
+    return _binned(np.ascontiguousarray(image, dtype=np.float32))
+
+
+@njit(cache=True, nogil=True)
+def _binned(image):
+    out = np.empty((image.shape[0] // 2, image.shape[1] // 2), np.float32)
+    for y in range(out.shape[0]):
+        upper, lower, means = image[2 * y], image[2 * y + 1], out[y]
+        for x in range(np.uintp(len(means))):
+            left, right = np.uintp(2) * x, np.uintp(2) * x + np.uintp(1)
+            means[x] = ((upper[left] + lower[left]) + (upper[right] + lower[right])) * np.float32(0.25)
+    return out
+
+
 def count_peaks(binned, background, noise, block, limit):
     """Count the star-like maxima of a binned light, and find how far the highest pixel stands out.
 

@@ -6,7 +6,6 @@ from numba import njit
 NO_DATA = -32768
 
 
-@njit(cache=True, nogil=True)
 def pack(codes):
     """Pixels of a frame row by row, without what lies outside of it.
 
@@ -17,13 +16,20 @@ def pack(codes):
 
     Returns
     -------
-    pixels : (n,) int16 array
+    pixels : (n,) big-endian int16 array
     first, end : (h,) int32 arrays
         First column with data and the one behind the last; both 0 where a row has none.
     """
+    if codes.ndim != 2 or codes.dtype != np.int16:
+        raise ValueError(f"need int16 codes (h, w), got {codes.dtype} {codes.shape}")
+    pixels, first, end = _pack(np.ascontiguousarray(codes))
+    return pixels.view(">i2"), first, end
+
+
+@njit(cache=True, nogil=True)
+def _pack(codes):
     h, w = codes.shape
     first, end = np.zeros(h, np.int32), np.zeros(h, np.int32)
-    n = 0
     for y in range(h):
         low, high = 0, w
         while low < w and codes[y, low] == NO_DATA:
@@ -32,32 +38,49 @@ def pack(codes):
             high -= 1
         if high > low:
             first[y], end[y] = low, high
-            n += high - low
-    pixels = np.empty(n, np.int16)
+    pixels = np.empty((end - first).sum(), np.int16)
     n = 0
     for y in range(h):
-        for x in range(first[y], end[y]):
-            pixels[n] = codes[y, x]
-            n += 1
+        length = end[y] - first[y]
+        _swap(codes[y, first[y] : end[y]], pixels[n : n + length])
+        n += length
     return pixels, first, end
 
 
-@njit(cache=True, nogil=True)
+@njit
+def _swap(codes, out):
+    """Swap the bytes of numbers: of those of the machine, which is little-endian, and those of FITS."""
+    for k in range(len(out)):
+        code = np.uint16(codes[k])
+        out[k] = np.int16(np.uint16(code << np.uint16(8)) | np.uint16(code >> np.uint16(8)))
+
+
 def unpack(pixels, first, end, left, out):
     """Put rows of a frame, as ``pack`` leaves them, where they belong in a box, in place.
 
     Parameters
     ----------
-    pixels : (n,) int16 array
+    pixels : (n,) big-endian int16 array
         Of these rows alone.
     first, end : (rows,) int32 arrays
     left : int
         Column of the frame at which the box begins; may be negative.
     out : (rows, columns) int16 array
-        Only pixels of the frame are set.
+        NO_DATA where the frame has none.
     """
-    n = 0
+    if pixels.dtype.str != ">i2" or len(first) != len(out) or len(pixels) != (end - first).sum():
+        raise ValueError(f"need the big-endian pixels of {len(out)} rows, got {pixels.dtype} {pixels.shape}")
+    _unpack(pixels.view(np.int16), first, end, left, out)
+
+
+@njit(cache=True, nogil=True)
+def _unpack(pixels, first, end, left, out):
+    n, width = 0, out.shape[1]
     for y in range(len(first)):
-        for x in range(max(first[y], left), min(end[y], left + out.shape[1])):
-            out[y, x - left] = pixels[n + x - first[y]]
+        low = min(max(first[y] - left, 0), width)
+        high = max(min(end[y] - left, width), low)
+        start = n + low + left - first[y]
+        out[y, :low] = NO_DATA
+        _swap(pixels[start : start + high - low], out[y, low:high])
+        out[y, high:] = NO_DATA
         n += end[y] - first[y]
