@@ -87,7 +87,7 @@ def test_products__open_in_siril(run, tmp_path):
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "HOME": str(tmp_path)}
     )
-    assert done.returncode == 0 and len(products) >= 14, done.stdout
+    assert done.returncode == 0 and len(products) >= 13, done.stdout
     for path, shape in products.items():
         layers = shape[0] if len(shape) == 3 else 1
         assert f"file {path.name}, {layers} layer(s), {shape[-1]}x{shape[-2]} pixels" in done.stdout, path
