@@ -123,7 +123,7 @@ rule synthetic_stack:
         "../envs/tilestack.yaml"
     threads: run_threads
     resources:
-        mem_mb=memory(1000),
+        mem_mb=memory(1500),
     params:
         n_batches=N_BATCHES,
         stacking={

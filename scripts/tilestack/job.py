@@ -42,7 +42,7 @@ def started(snakemake):
     with _enrolled(next(folder.parent for folder in reason_path.parents if folder.name == "logs")):
         logging.basicConfig(filename=snakemake.log.text, format="%(asctime)s %(levelname)s %(message)s", force=True)
         logging.getLogger().setLevel(logging.INFO)
-        # Snakemake exports OMP_NUM_THREADS and the like, nothing for numba; a job that did not import it needs none.
+        # Snakemake exports nothing for numba, whose own threads the simulator and known light use.
         if "numba" in sys.modules:
             import numba
 

@@ -1,4 +1,4 @@
-"""Frames by threads: in a run of one batch its job has all cores, and kernels that share one frame leave half idle."""
+"""Frames, bands and blocks by threads: kernels that share one of them would leave half of the cores idle."""
 
 import collections
 from concurrent.futures import ThreadPoolExecutor
