@@ -121,7 +121,7 @@ def cards_of(found):
     cards = {}
     for k, point in enumerate(found["zero_points"]):
         if point is not None:
-            cards[f"MAGZERO{k + 1}"] = (point, "V of a white star that gives 1 adu/s in this plane")
+            cards[f"MAGZERO{k + 1}"] = (point, "V of a white star of 1 adu/s in this plane")
     points = found["zero_points"]
     if points and points[len(points) // 2] is not None:
         cards["MAGZERO"] = (points[len(points) // 2], "[mag] the same, green or only plane")
