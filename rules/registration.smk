@@ -69,6 +69,7 @@ rule scan_input:
         assumptions=config["assumptions"],
         drizzle=config["drizzle"],
         split_sessions=lambda wildcards: sum(not isinstance(grouping(session), str) for session in SESSIONS),
+        flat_weights=config["synthetic"]["weighting"] == "global",
         run_folder=lambda wildcards: RUN,
         code=code("scan_input.py"),
     script:

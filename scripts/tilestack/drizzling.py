@@ -270,12 +270,12 @@ def blocks_of(batch, drop):
     ]
 
 
-def write_sums(path, split_path, batch, drop, exposure_s, split):
+def write_sums(path, flat_path, batch, drop, exposure_s, split):
     """Add up the frames of a batch and write the partial sums.
 
     Parameters
     ----------
-    path, split_path : path
+    path, flat_path : path
         The two of ``splitsums.Files``, of ``drizzle.SUMS`` and N; the box, in output pixels, stands in the header.
     batch : Batch
     drop : drizzle.Drop
@@ -299,7 +299,7 @@ def write_sums(path, split_path, batch, drop, exposure_s, split):
         "RAWAREA": (area, "of a raw pixel on the lattice, mean"),
     }
     about = (splitsums.DRIZZLED, (kernel.SUMS, ("N",)), batch.n_channels, box)
-    with splitsums.Files(path, split_path, cards, split, *about) as written:
+    with splitsums.Files(path, flat_path, cards, split, *about) as written:
         found = batch.outliers(blocks_of(batch, drop))
 
         def of_block(block):

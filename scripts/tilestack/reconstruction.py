@@ -25,7 +25,7 @@ SUM_BYTES = 3 * (8 * len(kernel.SUMS) + 4 * len(kernel.COUNTS))
 
 def write_sums(
     path,
-    split_path,
+    flat_path,
     image_path,
     record,
     fields,
@@ -42,7 +42,7 @@ def write_sums(
 
     Parameters
     ----------
-    path, split_path : path
+    path, flat_path : path
         The two of ``splitsums.Files``, of ``coadd.SUMS`` and ``coadd.COUNTS``.
     image_path : path
         Prewarped frames of the batch.
@@ -80,7 +80,7 @@ def write_sums(
     per_frame = np.zeros((len(entries), 4), np.int64)
     cards = {"NFRAMES": len(entries), "PLANES": "MOSAIC" if pattern else "MONO"}
     names, pixels = (kernel.SUMS, kernel.COUNTS), prewarped.Frames([(image_path, entries)])
-    with splitsums.Files(path, split_path, cards, split, splitsums.MOSAIC, names, 1, box) as written:
+    with splitsums.Files(path, flat_path, cards, split, splitsums.MOSAIC, names, 1, box) as written:
         starts, y, x, n_streaks = batch.outliers(pixels, bands_of(box, len(entries), 1))
 
         def added(band):
@@ -201,7 +201,7 @@ class Batch:
         found = [mine for mine, _ in found]
         starts = np.concatenate([[0], np.cumsum([len(mine) for mine in found])]).astype(np.int64)
         y, x = np.concatenate(found).T if n else np.zeros((2, 0), np.int64)
-        return starts, np.ascontiguousarray(y), np.ascontiguousarray(x), np.array(n_streaks, np.int64)
+        return starts, np.ascontiguousarray(y), np.ascontiguousarray(x), n_streaks
 
     def _rejected(self, pixels, band):
         """Row and column in the box of the rejected pixels of each frame in a band: a list of (m, 2) int64 arrays."""

@@ -274,7 +274,7 @@ def check(decided, assumptions):
     return "reduced" if n_used < assumptions["frames_reduced_threshold"] else "full"
 
 
-def disk_need_bytes(batches, drizzled=0, split_sessions=0, canvas_share=1.5):
+def disk_need_bytes(batches, drizzled=0, split_sessions=0, flat_weights=False, canvas_share=1.5):
     """Bytes that a run writes at the most, from its plan.
 
     Parameters
@@ -284,12 +284,16 @@ def disk_need_bytes(batches, drizzled=0, split_sessions=0, canvas_share=1.5):
     drizzled : int
         Drizzled planes beside the mosaic, in planes of its size: of three colours at scale 2 twelve.
     split_sessions : int
-        Sessions whose sums are kept by cluster too.
+        Sessions whose sums are kept by cluster.
+    flat_weights : bool
+        Whether they are kept with one weight a frame too.
     canvas_share : float
         Box of a moved light over the light: 1 without rotation, 2.2 at 45 degrees for frames of 9:16. ASSUME 1.5.
     """
     # Of a pixel: sums of a cluster in a batch.
-    of_batch = (42 + 38 * drizzled) * (CLUSTERS if split_sessions else 1)
+    of_batch = 42 + 38 * drizzled
+    if split_sessions:
+        of_batch = CLUSTERS * (of_batch + flat_weights * (26 + 34 * drizzled))
     # Of a pixel of a light: its code, and what is left out of the sums (measured: 0.25 bytes).
     prewarped = sum(2.3 * n * rows * columns for n, rows, columns in batches)
     sums = sum(of_batch * rows * columns for n, rows, columns in batches if n)
