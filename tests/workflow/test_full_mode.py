@@ -89,6 +89,19 @@ def test_full_mode__new_night_runs_no_pixel_pass_of_the_old_one_and_gives_the_bi
     assert same_bits(one, other)
 
 
+def test_full_mode__global_weights_are_the_same_all_over_a_synthetic_frame(lent):
+    lent.stack("--config", "run_id=g", "input=[night1]", FULL, TILES, "synthetic={weighting: global}")
+    assert record(lent.root / "runs/g", "stacking")["source"] == "synthetic"
+    spreads = {}
+    for run_id in ("g", "t"):
+        made, spreads[run_id] = planes(lent.root / f"runs/{run_id}/work/synthetic/01_night1.fits"), []
+        for weight, n, rejected in zip(made["WHT"], made["NIM"], made["REJ"], strict=True):
+            whole = (n == n.max()) & (rejected == 0)
+            assert whole.mean() > 0.5
+            spreads[run_id].append(np.ptp(weight[whole]) / weight[whole].mean())
+    assert len(spreads["g"]) >= 2 and max(spreads["g"]) < 1e-5 and min(spreads["t"]) > 1e-3
+
+
 def test_full_mode__a_session_from_before_the_threshold_stays_one_frame(lent):
     """A night that takes the run over the threshold changes nothing of the one before."""
     keys = ["run_id=u", "input=[night1]", "assumptions={frames_reduced_threshold: 24}"]
