@@ -20,7 +20,7 @@ def lights_in(folder):
 def equal_parts(names, most):
     """The names cut into as few parts of at most `most` as will do, of equal length but for one; into two from 100 on,
     as a job has at most four threads."""
-    n_parts = max(-(-len(names) // most), min(len(names) // 50, 2))
+    n_parts = max(-(-len(names) // most), min(len(names) // 250, 2))
     edges = [len(names) * k // n_parts for k in range(n_parts + 1)]
     return [names[start:end] for start, end in zip(edges, edges[1:])]
 

@@ -81,6 +81,7 @@ rule tile_reconstruction:
         records=of_run("<run>/work/sums/{session}/{batch}.json"),
         fields=of_sessions("<run>/work/weights/{session}.fits"),
         weights=of_sessions("<run>/work/weights/{session}.json"),
+        clusters=of_sessions("<run>/work/state_clustering/{session}.json"),
         overlap="<run>/artifacts/common_overlap.json",
         grid="<run>/artifacts/tile_grid.json",
         channels="<run>/artifacts/channel_split.json",
@@ -101,6 +102,7 @@ rule tile_reconstruction:
     params:
         n_batches=N_BATCHES,
         put_back_share=config["tile_reconstruction"]["put_back_share"],
+        source=config["stacking"]["source"],
         code=code("tile_reconstruction.py"),
     script:
         "../scripts/tile_reconstruction.py"

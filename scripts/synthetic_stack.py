@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tilestack import combination, files, job, records
+from tilestack import combination, files, job, records, splitsums
 
 DRAFTS = ("image", "drizzled")
 
@@ -12,9 +12,8 @@ def synthetic_stack(paths, out, *, stacking, rejection, n_threads=1):
     clusters, synthetic, and by session and batch sums, flat_drizzled, drizzled_sums; out: image, drizzled,
     record."""
     frames, record = records.read(paths["frames"]), records.read(paths["record"])
-    source = stacking["source"]
-    if source == "auto":
-        source = "synthetic" if frames["status"] == "ok" else "reconstruction"
+    read = [records.read(path) for path in paths["clusters"]]
+    source = splitsums.stack_source(stacking["source"], read)
     result = {"source": source, "method": None, "variance_ratio": None, "factors": []}
     if source == "reconstruction":
         for key in DRAFTS:
@@ -24,7 +23,6 @@ def synthetic_stack(paths, out, *, stacking, rejection, n_threads=1):
         weight, size = (np.array([frame[key] for frame in frames["frames"]], float) for key in ("weight", "frames"))
         kappa, cap = (stacking[f"cluster_quality_{key}"] for key in ("kappa", "cap"))
         factor = combination.factors(weight / np.maximum(size, 1), size, kappa, cap)
-        read = [records.read(path) for path in paths["clusters"]]
         pattern, canvas = records.read(paths["channels"])["bayer_pattern"], record["canvas"]
         settings = {**rejection, "method": stacking["method"]}
         mosaics, colours = [], []

@@ -2,7 +2,7 @@
 
 import contextlib
 
-from tilestack import colours, files, job, records, sums, threads
+from tilestack import colours, files, job, records, splitsums, sums, threads
 from tilestack import tiles as tile_means
 from tilestack.prewarped import bands
 from tilestack.records import rounded
@@ -10,9 +10,10 @@ from tilestack.records import rounded
 BAND_ROWS = 128
 
 
-def tile_reconstruction(paths, out, *, put_back_share, n_threads=1):
-    """paths: sums and drizzled (lists by session), records (one a batch), weights, fields (one a session), overlap,
-    grid, channels; out: image, drizzled, record."""
+def tile_reconstruction(paths, out, *, put_back_share, source, n_threads=1):
+    """paths: sums and drizzled (lists by session), records (one a batch), weights, fields, clusters (one a session),
+    overlap, grid, channels; out: image, drizzled, record. `source` is ``stacking.source``: of a stack of synthetic
+    frames the drizzled planes but the plain mean are theirs."""
     overlap, grid = records.read(paths["overlap"]), records.read(paths["grid"])
     canvas = tuple(overlap["canvas"])
     tiles = tile_means.Means((*overlap["tiles"]["first"], *overlap["tiles"]["shape"]), grid["stride_px"], canvas)
@@ -24,7 +25,8 @@ def tile_reconstruction(paths, out, *, put_back_share, n_threads=1):
             [sums.Sums(stack.enter_context(files.opened(path))) for path in batches]
             for batches in paths["sums"].values()
         ]
-        image = sums.Planes(writer, sums.PLANES, sessions[0][0].n_channels, canvas)
+        n_frames = sum(batch.header["NFRAMES"] for batches in sessions for batch in batches)
+        image = sums.Planes(writer, sums.PLANES, sessions[0][0].n_channels, canvas, n_frames)
 
         def added(band):
             return band, sums.planes_of(*sums.add_sessions(sessions, band, put_back_share))
@@ -33,8 +35,16 @@ def tile_reconstruction(paths, out, *, put_back_share, n_threads=1):
             image.put(band, planes)
             tiles.add(band, planes)
     pattern = records.read(paths["channels"])["bayer_pattern"]
-    of_drops = list(paths["drizzled"].values())
-    drizzled = colours.add_up(of_drops, out["drizzled"], canvas, pattern, put_back_share, n_threads)
+    source = splitsums.stack_source(source, [records.read(path) for path in paths["clusters"]])
+    drizzled = colours.add_up(
+        list(paths["drizzled"].values()),
+        out["drizzled"],
+        canvas,
+        pattern,
+        put_back_share,
+        means_only=source == "synthetic",
+        n_threads=n_threads,
+    )
     per_tile = tiles.means()
     by_weights = tile_means.of_weights(paths["fields"], tiles.range)
     # The noise that is there against the noise of one weight a frame by formula.
@@ -78,9 +88,14 @@ if __name__ == "__main__":
     with job.started(snakemake):
         inputs = snakemake.input
         paths = {key: inputs[key] for key in ("overlap", "grid", "channels")}
-        paths |= {key: list(inputs[key]) for key in ("records", "weights", "fields")}
+        paths |= {key: list(inputs[key]) for key in ("records", "weights", "fields", "clusters")}
         for key in ("sums", "drizzled"):
             batches = iter(inputs[key])
             paths[key] = {s: [next(batches) for _ in range(n)] for s, n in snakemake.params.n_batches.items()}
-        options = {"put_back_share": snakemake.params.put_back_share, "n_threads": snakemake.threads}
-        tile_reconstruction(paths, dict(snakemake.output.items()), **options)
+        tile_reconstruction(
+            paths,
+            dict(snakemake.output.items()),
+            put_back_share=snakemake.params.put_back_share,
+            source=snakemake.params.source,
+            n_threads=snakemake.threads,
+        )

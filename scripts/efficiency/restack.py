@@ -147,6 +147,7 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
             **made,
             "fields": [run.folder / f"work/weights/{session}.fits" for session in run.sessions],
             "weights": [run.folder / f"work/weights/{session}.json" for session in run.sessions],
+            "clusters": [run.folder / f"work/state_clustering/{session}.json" for session in run.sessions],
             "overlap": run.folder / "artifacts/common_overlap.json",
             "grid": run.folder / "artifacts/tile_grid.json",
             "channels": run.folder / "artifacts/channel_split.json",
@@ -157,6 +158,7 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
             "record": out / "reconstruction.json",
         },
         put_back_share=settings["put_back_share"],
+        source=run.source,
         n_threads=run.n_threads,
     )
     if run.source == "synthetic":

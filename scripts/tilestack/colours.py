@@ -11,6 +11,8 @@ from tilestack.records import rounded
 from tilestack.sums import Kind, Planes, Sums, add_sessions
 
 DRIZZLED = Kind(drizzle.SUMS, ("N",), ())
+# What the plain mean takes, and the weight that says what is thin.
+OF_MEAN = Kind(("W_EVEN", "W_ODD", "Y", "A"), ("N",), ())
 PLANES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "SPLIT", "MEAN")
 # Neighbourhoods that fill in: 3x3, 5x5 and 9x9; and the one whose mean weight says what is thin.
 RADII, LOCAL_RADIUS = (1, 2, 4), 8
@@ -130,15 +132,9 @@ def planes_of(sums, counts, ceiling, rejected, mask, density, drop):
     """
     named = dict(zip(drizzle.SUMS, sums, strict=True))
     names = ("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "Y", "A")
-    weight, squares = named["W_EVEN"] + named["W_ODD"], np.stack([named["W2V_EVEN"], named["W2V_ODD"]])
-    kernel, size, _ = drop
-    shared = correlations(kernel, size), spread(counts[0], named["A"], *drop)
-    parts, (v_even, v_odd), thin = filled(np.stack([named[name] for name in names]), squares, weight, shared)
-    made = dict(zip(names, parts, strict=True))
+    squares = np.stack([named["W2V_EVEN"], named["W2V_ODD"]])
+    made, (v_even, v_odd), w, mask = _made(named, names, squares, counts, mask, drop)
     w_even, w_odd = made["W_EVEN"], made["W_ODD"]
-    w = np.where(w_even + w_odd > 0, w_even + w_odd, np.nan)
-    known = np.isfinite(w)
-    mask = np.where(known, mask & ~masks.NO_DATA, mask) | np.where(thin & known, masks.FILLED, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         even = made["WY_EVEN"] / np.where(w_even > 0, w_even, np.nan)
         odd = made["WY_ODD"] / np.where(w_odd > 0, w_odd, np.nan)
@@ -156,8 +152,34 @@ def planes_of(sums, counts, ceiling, rejected, mask, density, drop):
             "ODD": odd,
             # Difference of the halves with the variance of the whole: noise without the sky.
             "SPLIT": (even - odd) * np.sqrt(variance / (v_even / w_even**2 + v_odd / w_odd**2)),
-            "MEAN": made["Y"] / np.where(made["A"] > 0, made["A"], np.nan),
+            "MEAN": _mean(made),
         }
+
+
+def mean_of(sums, counts, mask, drop):
+    """MEAN, WHT and MASK of ``planes_of``, from the sums OF_MEAN alone."""
+    named = dict(zip(OF_MEAN.sums, sums, strict=True))
+    made, _, w, mask = _made(named, OF_MEAN.sums, np.empty((0, *mask.shape)), counts, mask, drop)
+    return {"WHT": np.nan_to_num(w), "MASK": mask, "MEAN": _mean(made)}
+
+
+def _made(named, names, squares, counts, mask, drop):
+    """Sums by name and squares with those of neighbours where drops are few; the weight, NaN without any; the mask."""
+    kernel, size, _ = drop
+    shared = correlations(kernel, size), spread(counts[0], named["A"], *drop)
+    weight = named["W_EVEN"] + named["W_ODD"]
+    parts, noise, thin = filled(np.stack([named[name] for name in names]), squares, weight, shared)
+    made = dict(zip(names, parts, strict=True))
+    w = made["W_EVEN"] + made["W_ODD"]
+    w = np.where(w > 0, w, np.nan)
+    known = np.isfinite(w)
+    mask = np.where(known, mask & ~masks.NO_DATA, mask) | np.where(thin & known, masks.FILLED, 0)
+    return made, noise, w, mask
+
+
+def _mean(made):
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return made["Y"] / np.where(made["A"] > 0, made["A"], np.nan)
 
 
 def noise_ratio(pixfrac, scale):
@@ -177,7 +199,16 @@ def drop_of(headers):
     return kernel, pixfrac * finer, finer**2
 
 
-def add_up(paths, out, canvas, pattern, put_back_share, n_threads=1):
+def most_drops(drop):
+    """Drops of a frame that may reach an output pixel, at the most: raw pixels whose centres lie so near."""
+    kernel, size, area = drop
+    pitch = np.sqrt(area)
+    reach = {"point": 0.0, "gaussian": drizzle.GAUSSIAN_REACH * pitch}.get(kernel, size / np.sqrt(2))
+    # A square of 1 + 2 reach on a side, turned by any angle.
+    return int((np.sqrt(2) * (1 + 2 * reach) / pitch + 1) ** 2)
+
+
+def add_up(paths, out, canvas, pattern, put_back_share, *, means_only=False, n_threads=1):
     """Add up drizzled sums and write the planes of the colours; an empty file where nothing was drizzled.
 
     Parameters
@@ -192,6 +223,8 @@ def add_up(paths, out, canvas, pattern, put_back_share, n_threads=1):
         Bayer pattern of the lattice.
     put_back_share : float
         As in ``sums.add_sessions``.
+    means_only : bool
+        Of PLANES only MEAN.
     n_threads : int
 
     Returns
@@ -202,7 +235,8 @@ def add_up(paths, out, canvas, pattern, put_back_share, n_threads=1):
     """
     with contextlib.ExitStack() as stack:
         opened = [[stack.enter_context(files.opened(path)) for path in batches] for batches in paths]
-        sessions = [[Sums(hdus, DRIZZLED) for hdus in batches if hdus[0].header["NFRAMES"]] for batches in opened]
+        kind = OF_MEAN if means_only else DRIZZLED
+        sessions = [[Sums(hdus, kind) for hdus in batches if hdus[0].header["NFRAMES"]] for batches in opened]
         sessions = [batches for batches in sessions if batches]
         if not sessions:
             with files.Writer(out, {"CONTENT": "nothing was to be drizzled"}):
@@ -232,12 +266,19 @@ def weight_filled(mask, level):
 
 def _write(writer, sessions, canvas, pattern, put_back_share, drop, n_threads):
     density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
-    image = Planes(writer, PLANES, len(density), canvas)
+    means_only = sessions[0][0].kind is OF_MEAN
+    n_frames = sum(batch.header["NFRAMES"] for batches in sessions for batch in batches)
+    names = ("MEAN",) if means_only else PLANES
+    image = Planes(writer, names, len(density), canvas, n_frames * most_drops(drop))
     n_empty, filled_weight, weight = np.zeros((3, len(density)))
 
     def added(band):
         wide = (band[0] - HALO, band[1], band[2] + 2 * HALO, band[3])
-        planes = planes_of(*add_sessions(sessions, wide, put_back_share), density, drop)
+        sums, counts, ceiling, rejected, mask = add_sessions(sessions, wide, put_back_share)
+        if means_only:
+            planes = mean_of(sums, counts, mask, drop)
+        else:
+            planes = planes_of(sums, counts, ceiling, rejected, mask, density, drop)
         level = local_mean(planes["WHT"])[:, HALO:-HALO]
         planes = {name: values[:, HALO:-HALO] for name, values in planes.items()}
         return band, planes, weight_filled(planes["MASK"], level)

@@ -204,7 +204,8 @@ def mosaic(out, sessions, reconstruction, canvas, factor, settings, step, n_thre
         hdus = stack.enter_context(files.opened(reconstruction))
         own = {name: files.Rows(hdus[name]) for name in ("MEAN", "IVAR", "ETA", "VAR")}
         writer = stack.enter_context(files.Writer(out, {"LATTY0": canvas[0], "LATTX0": canvas[1]}))
-        image = sums.Planes(writer, sums.PLANES, 1, canvas)
+        n_frames = sum(header["NFRAMES"] for header in _headers(sessions))
+        image = sums.Planes(writer, sums.PLANES, 1, canvas, n_frames)
 
         def made(band):
             values, counts, rejected, mask = source.add(band, coadd.SUMS, factor, settings, step)
@@ -242,9 +243,10 @@ def drizzled(out, sessions, reconstruction, canvas, factor, settings, pattern, n
         mean = files.Rows(stack.enter_context(files.opened(reconstruction))["MEAN"])
         writer = stack.enter_context(files.Writer(out, {"LATTY0": canvas[0], "LATTX0": canvas[1]}))
         density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
-        headers = [fits.getheader(path) for session in sessions for _, path in session["sums"]]
-        drop = colours.drop_of([header for header in headers if header["NFRAMES"]])
-        image = sums.Planes(writer, colours.PLANES, source.n_channels, canvas)
+        headers = [header for header in _headers(sessions) if header["NFRAMES"]]
+        drop = colours.drop_of(headers)
+        most = sum(header["NFRAMES"] for header in headers) * colours.most_drops(drop)
+        image = sums.Planes(writer, colours.PLANES, source.n_channels, canvas, most)
         how, rows = (drizzle.SUMS, factor, settings, 1), source.rows(canvas[3])
 
         def finished(part):
@@ -257,6 +259,11 @@ def drizzled(out, sessions, reconstruction, canvas, factor, settings, pattern, n
         added = _with_halo(canvas, lambda band: source.add(band, *how), rows)
         for band, planes in threads.in_order(finished, added, n_threads):
             image.put(band, planes)
+
+
+def _headers(sessions):
+    """Headers of the sums of all batches, of sessions as in ``Source``."""
+    return [fits.getheader(path) for session in sessions for _, path in session["sums"]]
 
 
 def _with_halo(canvas, add, most_rows):

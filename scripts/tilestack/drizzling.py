@@ -13,7 +13,7 @@ from tilestack.kernels import drizzle as kernel
 
 # Bytes that a thread may hold: sums of a block, of which those of kept pixels, a third, are really touched; and raw
 # pixels.
-BLOCK_BYTES, LIGHT_BYTES = 56e6, 32e6
+BLOCK_BYTES, LIGHT_BYTES = 112e6, 32e6
 # Pixels of a template that all frames are compared with in turn, so that it stays in the cache.
 TEMPLATE_PIXELS = 1 << 16
 ALL = slice(None)
@@ -136,8 +136,9 @@ class Batch:
         found, halo = [], kernel.TEMPLATE_HALO + self.n_blurs
         strips = list(_strips(block, self.template(block, halo, self.n_blurs), halo))
         for some in self.lights(block, [1] * len(self.entries)):
+            prepared = [kernel.prepared(light, kernel.MARKED) for _, light, _ in some]
             for strip, known in strips:
-                for _, light, marks in some:
+                for light, (_, _, marks) in zip(prepared, some, strict=True):
                     kernel.mark(light, marks, strip, known, self.options)
             for k, light, marks in some:
                 here = np.divmod(np.flatnonzero(marks == kernel.REJECTED), marks.shape[1])

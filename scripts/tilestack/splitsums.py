@@ -55,6 +55,21 @@ def of_frames(names, clusters):
     return Split([cluster_of[name] for name in names], clusters["weighting"] == "global")
 
 
+def stack_source(wanted, sessions):
+    """What the stack is made of: ``reconstruction``, the sums of all frames, or ``synthetic``, those of the clusters.
+
+    Parameters
+    ----------
+    wanted : str
+        ``stacking.source``.
+    sessions : list of dict
+        ``work/state_clustering/{session}.json`` of all sessions.
+    """
+    if wanted != "auto":
+        return wanted
+    return "synthetic" if any(session["status"] == "ok" for session in sessions) else "reconstruction"
+
+
 class File:
     """A file of partial sums, written block by block.
 

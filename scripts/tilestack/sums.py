@@ -8,7 +8,7 @@ from tilestack.splitsums import Kind
 
 # Planes of the reconstruction: what a stack is made of.
 PLANES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "SPLIT", "MEAN", "IVAR", "ETA")
-INTEGER_PLANES = {"NIM": "i4", "REJ": "i4", "MASK": "i2"}
+COUNTS = ("NIM", "REJ")
 # A session with fewer frames at a pixel has no majority that could differ from the template.
 FEWEST_DIFFERING = 5
 
@@ -132,19 +132,22 @@ class Planes:
         Images of each name.
     canvas : (int, int, int, int)
         y0, x0, rows, columns.
+    most : int
+        What no count of a pixel is above: COUNTS are of 16 bits where that is enough, of 32 else.
     """
 
-    def __init__(self, writer, names, n_planes, canvas):
+    def __init__(self, writer, names, n_planes, canvas, most):
         self.writer, self.canvas = writer, canvas
-        shape = (n_planes, *canvas[2:])
-        self.places = {name: writer.reserve(name, shape, INTEGER_PLANES.get(name, "f4")) for name in names}
+        shape, of_counts = (n_planes, *canvas[2:]), "i2" if most < 1 << 15 else "i4"
+        self.types = {"MASK": "i2", **dict.fromkeys(COUNTS, of_counts)}
+        self.places = {name: writer.reserve(name, shape, self.types.get(name, "f4")) for name in names}
 
     def put(self, band, planes):
         """Write a band of the canvas: name -> (planes, rows, columns) array."""
         for name, place in self.places.items():
             for k, plane in enumerate(planes[name]):
                 first = (k * self.canvas[2] + band[0] - self.canvas[0]) * self.canvas[3]
-                self.writer.put(place, plane.astype(INTEGER_PLANES.get(name, "f4")), first)
+                self.writer.put(place, plane.astype(self.types.get(name, "f4")), first)
 
 
 def add_sessions(sessions, band, put_back_share):

@@ -7,7 +7,7 @@ from drizzle.resample import Drizzle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilestack import distortion, drizzling, geometry
+from tilestack import colours, distortion, drizzling, geometry
 from tilestack.kernels import coadd
 from tilestack.kernels import drizzle as kernel
 
@@ -71,6 +71,20 @@ CASES = [
     (85, 1.3, 1.0, 3),
     (-37, 0.8, 0.5, 2),
 ]
+
+
+@pytest.mark.parametrize("name", kernel.KERNELS)
+@pytest.mark.parametrize(("angle_deg", "scale", "pixfrac", "finer"), [*CASES, (45, 0.4, 1.0, 1), (45, 1.0, 1.0, 1)])
+def test_most_drops__is_reached_by_no_pixel(name, angle_deg, scale, pixfrac, finer):
+    # 16 bits hold the counts of so many drops a frame.
+    size = int(2 * 40 * scale) + 8
+    place = turned(angle_deg, scale, (40, 40), np.array([size / 2 + 0.2, size / 2 - 0.3]))
+    _, counts = deposited(
+        light_of(np.ones((40, 40)), place), (0, 0, size, size), kernel.Drop(kernel.KERNELS.index(name), pixfrac, finer)
+    )
+    pitch = scale * finer
+    most = colours.most_drops((name, pixfrac * pitch, pitch**2))
+    assert 1 <= counts.max() <= most <= 12 * counts.max()
 
 
 @pytest.mark.parametrize("name", ["square", "turbo", "point"])
@@ -384,7 +398,7 @@ def test_mark__star_cores_stay_and_planted_outliers_go():
     light = light_of(image, place, fields=even_fields(1, variance=noise**2 * area))
     marks = np.zeros((110, 110), np.uint8)
     marks[50, 50:53] = kernel.CLIPPED, kernel.MISSING, kernel.REJECTED
-    kernel.mark(light, marks, (0, 0, size, size), template, OPTIONS)
+    kernel.mark(kernel.prepared(light, kernel.MARKED), marks, (0, 0, size, size), template, OPTIONS)
     assert len(planted) > 20 and (marks[tuple(planted.T)] == kernel.REJECTED).all()
     assert marks[50, 50:53].tolist() == [kernel.CLIPPED, kernel.MISSING, kernel.REJECTED]
     marks[tuple(planted.T)] = marks[50, 50:53] = kernel.KEPT
@@ -406,7 +420,7 @@ def test_mark__a_broader_frame_is_compared_with_a_broader_template():
     for width in (2.5, fwhm):
         marks = np.zeros((size, size), np.uint8)
         light = light_of(frame, fields=even_fields(1, fwhm=width))
-        kernel.mark(light, marks, (0, 0, size, size), template, OPTIONS)
+        kernel.mark(kernel.prepared(light, kernel.MARKED), marks, (0, 0, size, size), template, OPTIONS)
         found[width] = int(marks.sum())
     assert found[2.5] > 100 and found[fwhm] == 0
 
@@ -441,7 +455,9 @@ def test_mark__equals_plain_numpy():
     before = rng.choice(4, light.image.shape, p=[0.85, 0.05, 0.05, 0.05]).astype(np.uint8)
     marks = before.copy()
     options = {"inverse_gain": inverse_gain, "kappa": kappa, "seeing_tolerance": seeing_tolerance}
-    kernel.mark(light, marks, band, kernel.Template(bank, width, squared, signal), options)
+    kernel.mark(
+        kernel.prepared(light, kernel.MARKED), marks, band, kernel.Template(bank, width, squared, signal), options
+    )
 
     points = raw_places(light.image.shape)
     place = geometry.apply(light.to_lattice, points)
@@ -532,7 +548,7 @@ def test_mark__equals_coadd_on_the_lattice():
         for y0, x0, rows, columns in ((0, 0, 20, w), (20, 0, 21, 30), (20, 30, 21, 23)):
             part = (..., slice(y0, y0 + rows + 2 * halo), slice(x0, x0 + columns + 2 * halo))
             pieces = kernel.Template(*(np.ascontiguousarray(plane[part]) for plane in template))
-            kernel.mark(light, marks, (y0, x0, rows, columns), pieces, options)
+            kernel.mark(kernel.prepared(light, kernel.MARKED), marks, (y0, x0, rows, columns), pieces, options)
         holes = np.isnan(narrow[0])
         near_hole = np.zeros((h, w), bool)
         for j, i in np.argwhere(holes):
@@ -551,16 +567,18 @@ def test_mark__bits_do_not_depend_on_bands():
     rest = [rng.uniform(*limits, planes).astype(np.float32) for limits in ((1.5, 3), (1, 9), (-50, 50))]
     template = kernel.Template(bank, *rest)
     whole = np.zeros(light.image.shape, np.uint8)
-    kernel.mark(light, whole, band, template, OPTIONS)
+    kernel.mark(kernel.prepared(light, kernel.MARKED), whole, band, template, OPTIONS)
     assert 0.02 < (whole == kernel.REJECTED).mean() < 0.98
     parts = np.zeros_like(whole)
     for y0, rows in ((0, 33), (33, 1), (34, 96)):
         piece = kernel.Template(*(np.ascontiguousarray(p[..., y0 : y0 + rows + 2 * halo, :]) for p in template))
-        kernel.mark(light, parts, (band[0] + y0, band[1], rows, band[3]), piece, OPTIONS)
+        kernel.mark(
+            kernel.prepared(light, kernel.MARKED), parts, (band[0] + y0, band[1], rows, band[3]), piece, OPTIONS
+        )
     np.testing.assert_array_equal(parts, whole)
     # Marks may be a view of larger ones.
     view = np.zeros((100, 130), np.uint8)[5:95, 7:117]
-    kernel.mark(light, view, band, template, OPTIONS)
+    kernel.mark(kernel.prepared(light, kernel.MARKED), view, band, template, OPTIONS)
     np.testing.assert_array_equal(view, whole)
 
 
@@ -592,7 +610,7 @@ def test_wrong_shapes__are_said():
             deposit(drop=wrong)
     template = template_of(np.ones((12, 14), np.float32))
     with pytest.raises(ValueError, match=r"halo of at least 2, got \[\(1, 12, 14\)"):
-        kernel.mark(light, marks, band, template, OPTIONS)
+        kernel.mark(kernel.prepared(light, kernel.MARKED), marks, band, template, OPTIONS)
 
 
 @pytest.mark.parametrize("degrees", [0, 5, 45, 90, 180])

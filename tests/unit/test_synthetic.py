@@ -97,7 +97,7 @@ def direct(folder, sessions):
         opened = [[sums.Sums(stack.enter_context(files.opened(p))) for _, p in s["sums"]] for s in sessions]
         planes = sums.planes_of(*sums.add_sessions(opened, CANVAS, SETTINGS["put_back_share"]))
     with files.Writer(folder / "direct.fits", {}) as writer:
-        sums.Planes(writer, sums.PLANES, 1, CANVAS).put(CANVAS, planes)
+        sums.Planes(writer, sums.PLANES, 1, CANVAS, most=99).put(CANVAS, planes)
     return planes
 
 
@@ -152,7 +152,7 @@ def test_sums__of_all_clusters_are_those_of_the_batch(tmp_path):
 def test_combination__of_drizzled_colours_is_the_direct_mean_too(tmp_path):
     sessions = night(tmp_path, drizzled=True, channels=3)
     paths = paths_with_headers([[path for _, path in session["sums"]] for session in sessions])
-    colours.add_up(paths, tmp_path / "direct.fits", CANVAS, "GRBG", SETTINGS["put_back_share"])
+    told = colours.add_up(paths, tmp_path / "direct.fits", CANVAS, "GRBG", SETTINGS["put_back_share"])
     combination.drizzled(
         tmp_path / "made.fits", sessions, tmp_path / "direct.fits", CANVAS, np.ones(4), SETTINGS, "GRBG"
     )
@@ -160,6 +160,11 @@ def test_combination__of_drizzled_colours_is_the_direct_mean_too(tmp_path):
         for name in colours.PLANES:
             limit = 1e-6 if name != "SPLIT" else 1e-4
             np.testing.assert_allclose(made[name].data, expected[name].data, rtol=limit, atol=limit, err_msg=name)
+    how = paths, tmp_path / "means.fits", CANVAS, "GRBG", SETTINGS["put_back_share"]
+    assert colours.add_up(*how, means_only=True) == told
+    with files.opened(tmp_path / "means.fits") as means, files.opened(tmp_path / "direct.fits") as expected:
+        assert [hdu.name for hdu in means[1:]] == ["MEAN"]
+        np.testing.assert_array_equal(means["MEAN"].data, expected["MEAN"].data)
 
 
 @pytest.mark.parametrize("method", ["weighted", "rej"])

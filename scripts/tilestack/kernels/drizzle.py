@@ -41,6 +41,8 @@ TEMPLATE_HALO = 2
 # the distortion before it as ``distortion.as_array`` gives it, or None; FIELDS (5, c, ny, nx) float32 at the nodes of a
 # grid, and of that grid the lattice row and column of the first node and the pitch in pixels.
 Light = namedtuple("Light", "image top_left cell to_lattice lens fields grid")
+# A light with the fields that a kernel takes, (c, ny, nx, 4), and by how much its lens moves a pixel at the most.
+Prepared = namedtuple("Prepared", "light bend")
 # The sky by colour on a band and a halo around it: bank (m, c, H, W) of the template and its blurred forms, its FWHM,
 # the squared tolerance in ADU^2 and the light above the local sky in ADU, each (c, H, W); all float32.
 Template = namedtuple("Template", "bank width squared signal")
@@ -208,7 +210,8 @@ def mark(light, marks, band, template, options):
 
     Parameters
     ----------
-    light : Light
+    light : Prepared
+        With the fields MARKED.
     marks : (h, w) uint8 array
         Only what is KEPT is tested, and may become REJECTED.
     band : (int, int, int, int)
@@ -229,17 +232,17 @@ def mark(light, marks, band, template, options):
     0.29, 0.20, 0.15 and 0.17, 0.09, 0.05 of the peak, which is 2.1, 1.5, 1.2 and 1.2, 0.7, 0.4 of the tolerance
     for a = 0.2 and c = 0.05.
     """
+    light, bend = light
     _check(light, marks, band)
     rows, columns = band[2:]
     halo = (template.bank.shape[2] - rows) // 2
-    planes = (len(light.fields[0]), rows + 2 * halo, columns + 2 * halo)
+    planes = (len(light.fields), rows + 2 * halo, columns + 2 * halo)
     shapes = [part.shape for part in (template.bank[0], *template[1:])]
     if halo < TEMPLATE_HALO or any(shape != planes for shape in shapes):
         raise ValueError(
             f"need template planes of {planes[0]} colours on {rows} x {columns} pixels and a halo of at least "
             f"{TEMPLATE_HALO}, got {shapes}"
         )
-    light, bend = _prepared(light, MARKED)
     limits = (float(options["inverse_gain"]), float(options["kappa"]), float(options["seeing_tolerance"]))
     whole = np.ascontiguousarray(marks)
     _mark(light, bend, whole, tuple(map(int, band)), template, halo, limits)
@@ -247,9 +250,22 @@ def mark(light, marks, band, template, options):
         marks[:] = whole
 
 
-def _prepared(light, chosen):
-    """A light as the kernels take it, with the chosen fields (c, ny, nx, 4); by how much its lens moves a pixel at
-    the most."""
+def prepared(light, chosen):
+    """A light as a kernel takes it.
+
+    Parameters
+    ----------
+    light : Light
+    chosen : list of int
+        Which of its fields: MARKED or DEPOSITED.
+
+    Returns
+    -------
+    Prepared
+    """
+    n_channels, shape = light.cell.max() + 1, light.fields.shape
+    if len(shape) != 4 or shape[:2] != (len(FIELDS), n_channels) or min(shape[2:]) < 2:
+        raise ValueError(f"need {len(FIELDS)} fields of {n_channels} channels on 2x2 nodes or more, got {shape}")
     lens = np.zeros((9, 2)) if light.lens is None else np.array(light.lens, float)
     if light.lens is None:
         lens[0] = 1.0
@@ -265,18 +281,14 @@ def _prepared(light, chosen):
         "fields": np.ascontiguousarray(np.moveaxis(light.fields[chosen], 0, -1), np.float32),
         "grid": np.array(light.grid, float),
     }
-    return Light(**arrays), float(bend)
+    return Prepared(Light(**arrays), float(bend))
 
 
 def _check(light, marks, band):
-    n_channels = light.cell.max() + 1
     if light.image.ndim != 2 or light.image.dtype != np.float32 or marks.shape != light.image.shape:
         raise ValueError(
             f"need a float32 image and its marks, got {light.image.dtype} {light.image.shape} and {marks.shape}"
         )
-    shape = light.fields.shape
-    if len(shape) != 4 or shape[:2] != (len(FIELDS), n_channels) or min(shape[2:]) < 2:
-        raise ValueError(f"need {len(FIELDS)} fields of {n_channels} channels on 2x2 nodes or more, got {shape}")
     if len(band) != 4 or min(band[2:]) < 1:
         raise ValueError(f"need a band y0, x0, rows, columns, got {band}")
 
@@ -509,7 +521,8 @@ def deposit(lights, marks, band, signal, inverse_gain, odd, exposure_s, drop, su
     do not change the bits.
     """
     spots = [_spot(light, drop) for light in lights]
-    n_channels, (rows, columns) = len(lights[0].fields[0]), band[2:]
+    lights, bends = zip(*(prepared(light, DEPOSITED) for light in lights), strict=True)
+    n_channels, (rows, columns) = len(lights[0].fields), band[2:]
     wanted = (3, n_channels, rows * drop.scale, columns * drop.scale)
     if (
         sums.shape != (*wanted, len(SUMS))
@@ -529,8 +542,7 @@ def deposit(lights, marks, band, signal, inverse_gain, odd, exposure_s, drop, su
             f"got {signal.shape}"
         )
     spots = Spot(drop.kernel, float(drop.pixfrac), drop.scale, *map(np.array, list(zip(*spots, strict=True))[3:]))
-    prepared, bends = zip(*(_prepared(light, DEPOSITED) for light in lights), strict=True)
-    stacked, its_marks = _stacked(prepared, marks)
+    stacked, its_marks = _stacked(lights, marks)
     first = (int(band[0]), int(band[1]))
     per_frame = (np.array(odd, np.int64), np.array(exposure_s, float))
     if len(per_frame[0]) != len(lights) or len(per_frame[1]) != len(lights):
@@ -542,7 +554,7 @@ def deposit(lights, marks, band, signal, inverse_gain, odd, exposure_s, drop, su
 
 
 def _stacked(lights, marks):
-    """Lights of ``_prepared`` as one, each array with an axis more but cell, lens and grid; and their marks, MISSING at
+    """Prepared lights as one, each array with an axis more but cell, lens and grid; and their marks, MISSING at
     the end of smaller ones."""
     shape = np.max([light.image.shape for light in lights], axis=0)
     image, its_marks = np.empty((len(lights), *shape), np.float32), np.full((len(lights), *shape), MISSING, np.uint8)
