@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tilestack import bayer, job, lights, records, selection, stars, threads
+from tilestack import bayer, job, lights, processes, records, selection, stars
 from tilestack.kernels import detection
 from tilestack.records import rounded
 
@@ -13,7 +13,7 @@ DEFECT_KAPPA = 6.0
 
 
 def detect_stars(
-    folder, names, facts_paths, out, *, session, filters, scan, tolerance_percent, sigma, max_stars, n_threads=1
+    folder, names, facts_paths, out, *, session, filters, scan, tolerance_percent, sigma, max_stars, n_processes=1
 ):
     """facts_paths: by session id, the facts of its batches; those of this session and of the ones before it."""
     facts = [(s, [file for path in paths for file in records.read(path)["files"]]) for s, paths in facts_paths.items()]
@@ -23,12 +23,13 @@ def detect_stars(
     file_of = {file["name"]: file for file in decided["files"]}
     pattern, frames, suspects = decided["bayer_pattern"], [], []
 
-    def measured(image):
+    def measured(name):
+        image, _ = lights.scanned(Path(folder, name))
         found = stars.find(image, pattern, sigma=sigma, max_stars=max_stars, saturation=decided["saturation_adu"])
         return found, detection.defects(image, bayer.channel_cell(pattern), found["noise"], DEFECT_KAPPA)
 
-    images = (lights.scanned(Path(folder, name))[0] for name in names if file_of[name]["status"] != "excluded")
-    results = threads.in_order(measured, images, n_threads)
+    wanted = [name for name in names if file_of[name]["status"] != "excluded"]
+    results = processes.in_order(measured, wanted, n_processes)
     for name in names:
         entry = {key: file_of[name][key] for key in ("name", "status", "reason", "exposure_s", "filter", "gain_e_adu")}
         entry |= {"date_obs": fact_of[name].get("date_obs"), "sha256": fact_of[name]["sha256"]}
@@ -82,5 +83,5 @@ if __name__ == "__main__":
             tolerance_percent=params.tolerance_percent,
             sigma=params.sigma,
             max_stars=params.max_stars,
-            n_threads=snakemake.threads,
+            n_processes=snakemake.threads,
         )

@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-from tilestack import inspection, job, records, threads
+from tilestack import inspection, job, processes, records
 
 
-def scan_frames(folder, names, out, *, n_threads=1):
-    opened = (inspection.opened(Path(folder, name)) for name in names)
-    facts = threads.in_order(lambda light: inspection.completed(*light), opened, n_threads)
+def scan_frames(folder, names, out, *, n_processes=1):
+    facts = processes.in_order(lambda name: inspection.inspect(Path(folder, name)), names, n_processes)
     records.write(out, {"files": list(facts)})
 
 
 if __name__ == "__main__":
     with job.started(snakemake):
         lights = snakemake.params.lights
-        scan_frames(lights["folder"], lights["names"], snakemake.output[0], n_threads=snakemake.threads)
+        scan_frames(lights["folder"], lights["names"], snakemake.output[0], n_processes=snakemake.threads)

@@ -232,6 +232,7 @@ def written_out():
         "negative axis.fits": light(*plane[:2], card("NAXIS1", "-100"), card("NAXIS2", "-100"), data=pixels),
         "no axis.fits": light(*plane[:2], data=pixels),
         "1000 axes.fits": light(card("BITPIX", "16"), card("NAXIS", "999"), data=pixels),
+        "2e9 axes.fits": light(card("BITPIX", "16"), card("NAXIS", "2000000000"), data=pixels),
         "empty axis.fits": light(*plane[:3], card("NAXIS2", "0")),
         "one pixel.fits": light(*plane[:2], card("NAXIS1", "1"), card("NAXIS2", "1"), data=pixels[:2].ljust(2880)),
         "one row.fits": light(*plane[:2], card("NAXIS1", "10000"), card("NAXIS2", "1"), data=pixels.ljust(20160)),

@@ -61,11 +61,13 @@ def inspect(path):
         ``n_peaks`` (stars) and ``reach`` (height of the highest pixel over the sky, in standard deviations), and
         SHA-256 of file and pixels.
     """
-    facts, image = opened(path)
-    return completed(facts, image)
+    facts, image = _opened(path)
+    if image is None:
+        return facts
+    return facts | {"pixel_sha256": hashlib.sha256(image).hexdigest()} | _pixel_facts(image)
 
 
-def opened(path):
+def _opened(path):
     """What file and header say of a light, as ``inspect``, and its pixels, (h, w) float32; none of what is no light."""
     path = Path(path)
     facts = {"name": path.name, "error": None, "bytes": path.stat().st_size, "sha256": None}
@@ -94,13 +96,6 @@ def opened(path):
         "bzero": header.get("BZERO", 0),
     }
     return facts, image
-
-
-def completed(facts, image):
-    """The facts of ``opened`` with those of the pixels."""
-    if image is None:
-        return facts
-    return facts | {"pixel_sha256": hashlib.sha256(image).hexdigest()} | _pixel_facts(image)
 
 
 def readable(header):

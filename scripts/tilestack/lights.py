@@ -24,6 +24,9 @@ MOST_UNPACKED, ALWAYS_UNPACKED = 100, 1 << 28
 # Where the image must be found.
 MOST_HDUS = 100
 
+# The last card of a header.
+END = b"END".ljust(80)
+
 
 class BadLight(Exception):
     """A file that is no usable light.
@@ -67,6 +70,7 @@ def read(path):
         content = _content(Path(path))
         if content[:6] != b"SIMPLE":
             raise BadLight("not_fits", f"{path} does not begin as a FITS file, got {content[:10]!r}")
+        _check_claims(content[: content.find(END)], path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyUserWarning)  # odd cards do no harm
             warnings.simplefilter("ignore", RuntimeWarning)  # nor do pixels that overflow: they hold no data
@@ -154,12 +158,17 @@ def _has_image(hdu):
     return getattr(hdu, "is_image", False) and hdu.header.get("NAXIS", 0) >= 2
 
 
+def _check_claims(headers, path):
+    """astropy counts up to what a header claims; the standard has no more than 999 columns or axes."""
+    if re.search(rb"(?:TFIELDS |NAXIS   |ZNAXIS  )= *[+-]?[0-9]{4}", headers):
+        raise BadLight("unreadable", f"{path} claims more than 999 columns or axes")
+
+
 def _first_image(hdus, content, path):
     for number, hdu in enumerate(itertools.islice(hdus, MOST_HDUS)):
         if not _has_image(hdu):
-            # astropy counts up to what the next header claims; the standard has no more than 999 columns or axes.
-            if number == 0 and re.search(rb"(?:TFIELDS |NAXIS   |ZNAXIS  )= *[+-]?[0-9]{4}", content):
-                raise BadLight("unreadable", f"{path} claims more than 999 columns or axes")
+            if number == 0:
+                _check_claims(content, path)
             continue
         shape = [n for n in hdu.shape if n != 1]
         if len(shape) == 3:

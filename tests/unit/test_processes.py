@@ -1,0 +1,60 @@
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from tilestack import job, processes
+
+
+@pytest.mark.parametrize("n_processes", [1, 2, 3, 20])
+def test_in_order__results_are_those_of_map(n_processes):
+    def squares(k):
+        return {"of": k, "pixels": np.full(40_000, k * k)}  # more than a pipe holds
+
+    found = list(processes.in_order(squares, list(range(9)), n_processes))
+    assert [one["of"] for one in found] == list(range(9))
+    for k, one in enumerate(found):
+        np.testing.assert_array_equal(one["pixels"], np.full(40_000, k * k))
+    assert list(processes.in_order(squares, [], n_processes)) == []
+
+
+def test_in_order__first_is_done_by_the_caller_and_the_rest_by_others():
+    first, *rest = processes.in_order(lambda _: os.getpid(), range(7), 2)
+    assert first == os.getpid() and len(set(rest)) == 2 and first not in rest
+    assert rest[::2] == rest[:1] * 3 and rest[1::2] == rest[1:2] * 3
+
+
+@pytest.mark.parametrize("n_processes", [1, 2, 3])
+def test_in_order__raises_what_the_work_raises(n_processes):
+    def work(k):
+        if k == 4:
+            raise job.Stop("light_gone", f"number {k}", status="error")
+        return k
+
+    found = []
+    with pytest.raises(job.Stop, match="light_gone: number 4") as caught:
+        for value in processes.in_order(work, range(9), n_processes):
+            found.append(value)
+    assert found == [0, 1, 2, 3]
+    assert (caught.value.reason, caught.value.message, caught.value.status) == ("light_gone", "number 4", "error")
+    assert n_processes == 1 or "in work" in caught.value.__notes__[0]
+
+
+def test_in_order__says_that_a_process_was_killed():
+    def work(k):
+        if k == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return k
+
+    with pytest.raises(ChildProcessError, match=r"process \d+ ended before its work did"):
+        list(processes.in_order(work, range(9), 2))
+
+
+def test_in_order__leaves_no_process_behind_when_it_is_left():
+    results = processes.in_order(lambda _: (os.getpid(), np.zeros(100_000)), range(40), 3)
+    children = [next(results)[0] for _ in range(4)][1:]
+    results.close()
+    for child in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(child, 0)
