@@ -34,9 +34,13 @@ def read(path):
 
 def write(path, record):
     """Write a record in one step: numpy scalars and arrays as numbers and lists, what is not finite as null."""
+    how = {"allow_nan": False, "separators": (",", ":")}
+    try:
+        text = json.dumps(record, default=_of_numpy, **how)
+    except (ValueError, TypeError):  # numbers that are not finite, keys of numpy: looked at one by one, which takes long
+        text = json.dumps(_plain(record), **how)
     with replacing(path) as draft, open(draft, "w") as stream:
-        # As one string: written piece by piece it would be encoded in Python, not in C.
-        stream.write(json.dumps(_plain(record), allow_nan=False, separators=(",", ":")) + "\n")
+        stream.write(text + "\n")
 
 
 @contextlib.contextmanager
@@ -66,6 +70,12 @@ def rounded(values, digits=6):
 def array(values):
     """Nested lists of a record as a float64 array; null is NaN."""
     return np.array(values, dtype=float)
+
+
+def _of_numpy(value):
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    raise TypeError(f"a record holds numbers, texts, lists and dicts, got {type(value)}")
 
 
 def _plain(value):
