@@ -18,8 +18,9 @@ def lights_in(folder):
 
 
 def equal_parts(names, most):
-    """The names cut into as few parts of at most `most` as will do, of equal length but for one; into two from 100 on,
-    as a job has at most four threads."""
+    """The names cut into as few parts of at most `most` as will do, of equal length but for one; into two from 500 on,
+    as a job has at most eight threads. Sums of three clusters take as much as some 250 prewarped frames, so smaller
+    batches would write more sums than frames."""
     n_parts = max(-(-len(names) // most), min(len(names) // 250, 2))
     edges = [len(names) * k // n_parts for k in range(n_parts + 1)]
     return [names[start:end] for start, end in zip(edges, edges[1:])]
@@ -144,8 +145,8 @@ def so_far(pattern):
 
 
 def shared_cores(n_jobs):
-    """Threads of one of so many jobs that may run at once: their share of the cores, four at the most; four on a cluster."""
-    return min(4, -(-(workflow.resource_settings.cores or 4 * n_jobs) // n_jobs))
+    """Threads of one of so many jobs that may run at once: their share of the cores, at most 8; 4 on a cluster."""
+    return min(8, -(-(workflow.resource_settings.cores or 4 * n_jobs) // n_jobs))
 
 
 def batch_threads(wildcards):
