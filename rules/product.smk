@@ -61,6 +61,7 @@ rule stacking:
         "<run>/benchmarks/stacking.tsv"
     conda:
         "../envs/tilestack.yaml"
+    threads: run_threads
     resources:
         mem_mb=memory(1500),
     params:
@@ -102,6 +103,7 @@ rule debayer:
         "<run>/benchmarks/debayer.tsv"
     conda:
         "../envs/tilestack.yaml"
+    threads: run_threads
     resources:
         mem_mb=memory(1500),
     params:

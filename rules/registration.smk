@@ -145,6 +145,7 @@ rule registration:
         "<run>/benchmarks/registration/{session}.tsv"
     conda:
         "../envs/tilestack.yaml"
+    threads: session_threads
     resources:
         mem_mb=memory(1000),
     params:

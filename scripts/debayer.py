@@ -1,14 +1,16 @@
 """Colour image from the drizzled planes or from the stacked mosaic; a mono image passes through."""
 
+import functools
+
 import numpy as np
 from astropy.io import fits
 
-from tilestack import debayering, job, preview, products, records
+from tilestack import debayering, job, preview, processes, products, records
 
 DROP = ("kernel", "pixfrac", "scale", "r_factor")
 
 
-def debayer(paths, out, *, method, cosmetic):
+def debayer(paths, out, *, method, cosmetic, n_processes=1):
     """paths: image, drizzled, synthetic_drizzled, stacking, reconstruction, channels, preview, preview_full and the
     comparison images; out: image, preview, preview_full, record and the comparisons in colour."""
     pattern, stack = records.read(paths["channels"])["bayer_pattern"], records.read(paths["stacking"])
@@ -16,7 +18,7 @@ def debayer(paths, out, *, method, cosmetic):
     drizzled = reconstruction["drizzled"]
     method, why = debayering.chosen(method, pattern, drizzled)
     if method == "none":
-        image = debayering.passed_on(paths, out)
+        image = debayering.passed_on(paths, out, n_processes)
     else:
         with fits.open(paths["image"]) as hdus:
             cards, history = products.own_cards(hdus[0].header), list(hdus[0].header["HISTORY"])
@@ -27,10 +29,16 @@ def debayer(paths, out, *, method, cosmetic):
             cards, image, extensions, others = debayering.of_drops(path, cards, drizzled, *whole, cosmetic)
         else:
             cards, image, extensions, others = debayering.of_mosaic(paths, cards, pattern, method)
-        products.write(out["image"], image, cards, extensions, [table], [*history, f"colours by {method}"])
-        for name, part in others.items():
-            products.write(out[name], part, {**cards, "CONTENT": f"{name} stack, for comparison"})
-        preview.write(out["preview"], image, flip=products.bottom_up(cards), full=out["preview_full"])
+        first, *others = (
+            functools.partial(products.write, out[name], part, {**cards, "CONTENT": f"{name} stack, for comparison"})
+            for name, part in others.items()
+        )
+        history = [*history, f"colours by {method}"]
+        whole = functools.partial(products.write, out["image"], image, cards, extensions, [table], history)
+        show = functools.partial(
+            preview.write, out["preview"], image, flip=products.bottom_up(cards), full=out["preview_full"]
+        )
+        processes.all_done([first, whole, show, *others], n_processes)
     skipped = method == "none"
     records.write(
         out["record"],
@@ -55,4 +63,5 @@ if __name__ == "__main__":
             dict(snakemake.output.items()),
             method=snakemake.params.method,
             cosmetic=snakemake.params.cosmetic,
+            n_processes=snakemake.threads,
         )

@@ -87,4 +87,5 @@ if __name__ == "__main__":
             model=params.model,
             min_matches=params.min_matches,
             max_residual_px=params.max_residual_px,
+            n_processes=snakemake.threads,
         )

@@ -2,12 +2,12 @@
 
 import functools
 
-from tilestack import efficiency, finishing, job, preview, products, records
+from tilestack import efficiency, finishing, job, preview, processes, products, records
 
-COMPARISONS = {"even": "EVEN", "odd": "ODD", "plain_mean": "MEAN", "inverse_variance": "IVAR"}
+COMPARISONS = {"inverse_variance": "IVAR", "even": "EVEN", "odd": "ODD", "plain_mean": "MEAN"}
 
 
-def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage):
+def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage, n_processes=1):
     """paths: image, reconstruction, synthetic, synthetic_record, scan, registration, global_metrics, channels,
     reference, and gain (normalization)."""
     keys = ("reconstruction", "scan", "registration", "global_metrics", "channels", "reference", "gain")
@@ -45,10 +45,20 @@ def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage):
     history = [f"{len(used)} of {len(read['scan']['files'])} lights, lattice of {grid['file']}"]
     extensions = [(name, functools.partial(plane, name)) for name in products.PLANES]
     table = products.inputs_table(products.input_rows(read))
-    products.write(out["image"], plane("SCI"), cards, extensions, [table], history)
-    for name, of_stack in COMPARISONS.items():
-        products.write(out[name], plane(of_stack), {**cards, "CONTENT": f"{name} stack, for comparison"})
-    preview.write(out["preview"], plane("SCI"), flip=products.bottom_up(cards), full=out["preview_full"])
+    first, *others = (
+        functools.partial(
+            products.write,
+            out[name],
+            functools.partial(plane, of_stack),
+            {**cards, "CONTENT": f"{name} stack, for comparison"},
+        )
+        for name, of_stack in COMPARISONS.items()
+    )
+    whole = functools.partial(products.write, out["image"], plane("SCI"), cards, extensions, [table], history)
+    show = functools.partial(
+        preview.write, out["preview"], plane("SCI"), flip=products.bottom_up(cards), full=out["preview_full"]
+    )
+    processes.all_done([first, whole, show, *others], n_processes)
     summary = {"frames": len(used), **{key: score[key] for key in ("eta_sb", "eta_pt", "t_eff_s", "fwhm_px")}}
     records.write(
         out["record"],
@@ -78,4 +88,5 @@ if __name__ == "__main__":
             config_hash=products.config_hash(snakemake.params.config),
             cosmetic=snakemake.params.cosmetic,
             crop_coverage=snakemake.params.crop_coverage,
+            n_processes=snakemake.threads,
         )

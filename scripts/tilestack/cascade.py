@@ -6,7 +6,7 @@ the earlier ones failed. No stage ever answers with the identity for want of som
 
 import numpy as np
 
-from tilestack import distortion, geometry, motion, starmatch
+from tilestack import distortion, geometry, motion, processes, starmatch
 from tilestack.kernels import matching
 from tilestack.starmatch import NoMatch
 
@@ -47,7 +47,7 @@ def arrays(stars):
     return {key: np.array(stars[key], float) for key in ("x", "y", "position_error")}
 
 
-def register(frames, targets, reference, shape, *, model, min_matches, max_residual_px):
+def register(frames, targets, reference, shape, *, model, min_matches, max_residual_px, n_processes=1):
     """Register the frames of a session.
 
     Parameters
@@ -62,6 +62,8 @@ def register(frames, targets, reference, shape, *, model, min_matches, max_resid
         Rows and columns of the frames.
     model : str
         ``auto``, ``similarity`` or ``affine``.
+    n_processes : int
+        For the triangles, which nearly all frames need only.
 
     Returns
     -------
@@ -73,7 +75,11 @@ def register(frames, targets, reference, shape, *, model, min_matches, max_resid
     models = ("similarity", "affine") if model == "auto" else (model,)
     limits = {"min_matches": min_matches, "max_residual_px": max_residual_px}
     aspect = reference["aspect"]
-    found = [_by_triangles(f, targets, aspect, models, limits, _header_scale(f, reference)) for f in frames]
+
+    def first_stage(frame):
+        return _by_triangles(frame, targets, aspect, models, limits, _header_scale(frame, reference))
+
+    found = list(processes.in_order(first_stage, frames, n_processes))
     own, scale = _rough_session(frames, found)
     if len(own["x"]):
         for k, frame in enumerate(frames):

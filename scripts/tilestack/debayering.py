@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 
-from tilestack import bayer, files, finishing, products, records
+from tilestack import bayer, files, finishing, processes, products, records
 from tilestack.kernels import debayer as kernel
 
 COMPARISONS = {"even": "EVEN", "odd": "ODD", "plain_mean": "MEAN"}
@@ -76,13 +76,17 @@ def of_drops(path, cards, drizzled, canvas, box, cosmetic):
     return cards, plane("SCI"), extensions, others
 
 
-def passed_on(paths, out):
+def passed_on(paths, out, n_processes=1):
     """Copy the products of a mono stack and their previews as they are; the image."""
-    for name in ("image", *COMPARISONS, "preview", "preview_full"):
-        with records.replacing(out[name]) as draft:
-            shutil.copyfile(paths[name], draft)
+    names = ("preview", "image", *COMPARISONS, "preview_full")
+    processes.all_done([functools.partial(_copy, paths[name], out[name]) for name in names], n_processes)
     with files.opened(paths["image"]) as hdus:
         return files.loaded(hdus[0])
+
+
+def _copy(path, to):
+    with records.replacing(to) as draft:
+        shutil.copyfile(path, draft)
 
 
 def of_mosaic(paths, cards, pattern, method):

@@ -1,4 +1,5 @@
-"""Frames by processes: for work that holds the GIL most of its time, so that threads would wait for one another."""
+"""Work by processes: that which holds the GIL most of its time, so that threads would wait for one another, or which
+touches the state of the process, as ``warnings.catch_warnings`` does."""
 
 import contextlib
 import os
@@ -79,14 +80,21 @@ def _send(work, items, writer):
             try:
                 made = None, work(item)
             except Exception as error:
-                made = (type(error), error.args, vars(error), traceback.format_exc()), None
+                made = (*error.__reduce__(), traceback.format_exc()), None
             pickle.dump(made, results, pickle.HIGHEST_PROTOCOL)
             results.flush()
 
 
-def _again(of_type, args, attributes, trace):
-    """An exception of another process: by its parts, as those with arguments of their own cannot be unpickled."""
+def _again(of_type, args, *attributes_and_trace):
+    """An exception of another process, by what pickle takes of it: not by pickle, which calls its own ``__init__``."""
     error = of_type.__new__(of_type, *args)
-    vars(error).update(attributes)
+    *attributes, trace = attributes_and_trace
+    vars(error).update(*attributes)
     error.add_note(trace)
     return error
+
+
+def all_done(tasks, n_processes):
+    """Call functions that need no arguments and write files, the first by the caller, the others by processes."""
+    for _ in in_order(lambda task: task(), tasks, n_processes):
+        pass

@@ -37,7 +37,10 @@ def write(path, record):
     how = {"allow_nan": False, "separators": (",", ":")}
     try:
         text = json.dumps(record, default=_of_numpy, **how)
-    except (ValueError, TypeError):  # numbers that are not finite, keys of numpy: looked at one by one, which takes long
+    except (
+        ValueError,
+        TypeError,
+    ):  # numbers that are not finite, keys of numpy: looked at one by one, which takes long
         text = json.dumps(_plain(record), **how)
     with replacing(path) as draft, open(draft, "w") as stream:
         stream.write(text + "\n")

@@ -1,3 +1,5 @@
+import errno
+import functools
 import os
 import signal
 
@@ -58,3 +60,23 @@ def test_in_order__leaves_no_process_behind_when_it_is_left():
     for child in children:
         with pytest.raises(ProcessLookupError):
             os.kill(child, 0)
+
+
+def test_in_order__keeps_what_an_error_of_the_system_says(tmp_path):
+    def work(k):
+        if k == 2:
+            open(tmp_path / "none")
+        return k
+
+    with pytest.raises(FileNotFoundError) as caught:
+        list(processes.in_order(work, range(5), 2))
+    assert caught.value.errno == errno.ENOENT and caught.value.filename == str(tmp_path / "none")
+
+
+def test_all_done__calls_each_once(tmp_path):
+    tasks = [functools.partial((tmp_path / name).write_text, name) for name in "abcde"]
+    for n_processes in (1, 2):
+        processes.all_done(tasks, n_processes)
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict(zip("abcde", "abcde", strict=True))
+        for path in tmp_path.iterdir():
+            path.unlink()
