@@ -233,6 +233,9 @@ def written_out():
         "no axis.fits": light(*plane[:2], data=pixels),
         "1000 axes.fits": light(card("BITPIX", "16"), card("NAXIS", "999"), data=pixels),
         "2e9 axes.fits": light(card("BITPIX", "16"), card("NAXIS", "2000000000"), data=pixels),
+        "2e9 axes behind no end.fits": light(
+            b"COMMENT x".ljust(77) + b"END", b" " * 80, card("BITPIX", "16"), card("NAXIS", "2000000000"), data=pixels
+        ),
         "empty axis.fits": light(*plane[:3], card("NAXIS2", "0")),
         "one pixel.fits": light(*plane[:2], card("NAXIS1", "1"), card("NAXIS2", "1"), data=pixels[:2].ljust(2880)),
         "one row.fits": light(*plane[:2], card("NAXIS1", "10000"), card("NAXIS2", "1"), data=pixels.ljust(20160)),

@@ -199,9 +199,13 @@ def drop_of(headers):
     return kernel, pixfrac * finer, finer**2
 
 
-def most_drops(drop):
-    """Drops of a frame that may reach an output pixel, at the most: raw pixels whose centres lie so near."""
-    kernel, size, area = drop
+def most_drops(headers):
+    """Drops that may reach an output pixel at the most, from the headers of the sums of all batches."""
+    return sum(header["NFRAMES"] * _most_drops(*drop_of([header])) for header in headers)
+
+
+def _most_drops(kernel, size, area):
+    """The same of one frame: raw pixels whose centres lie so near."""
     pitch = np.sqrt(area)
     reach = {"point": 0.0, "gaussian": drizzle.GAUSSIAN_REACH * pitch}.get(kernel, size / np.sqrt(2))
     # A square of 1 + 2 reach on a side, turned by any angle.
@@ -267,9 +271,8 @@ def weight_filled(mask, level):
 def _write(writer, sessions, canvas, pattern, put_back_share, drop, n_threads):
     density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
     means_only = sessions[0][0].kind is OF_MEAN
-    n_frames = sum(batch.header["NFRAMES"] for batches in sessions for batch in batches)
-    names = ("MEAN",) if means_only else PLANES
-    image = Planes(writer, names, len(density), canvas, n_frames * most_drops(drop))
+    most = most_drops([batch.header for batches in sessions for batch in batches])
+    image = Planes(writer, ("MEAN",) if means_only else PLANES, len(density), canvas, most)
     n_empty, filled_weight, weight = np.zeros((3, len(density)))
 
     def added(band):

@@ -245,8 +245,7 @@ def drizzled(out, sessions, reconstruction, canvas, factor, settings, pattern, n
         density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
         headers = [header for header in _headers(sessions) if header["NFRAMES"]]
         drop = colours.drop_of(headers)
-        most = sum(header["NFRAMES"] for header in headers) * colours.most_drops(drop)
-        image = sums.Planes(writer, colours.PLANES, source.n_channels, canvas, most)
+        image = sums.Planes(writer, colours.PLANES, source.n_channels, canvas, colours.most_drops(headers))
         how, rows = (drizzle.SUMS, factor, settings, 1), source.rows(canvas[3])
 
         def finished(part):

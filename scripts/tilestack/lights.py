@@ -24,8 +24,9 @@ MOST_UNPACKED, ALWAYS_UNPACKED = 100, 1 << 28
 # Where the image must be found.
 MOST_HDUS = 100
 
-# The last card of a header.
-END = b"END".ljust(80)
+# The last card of a header, and one that claims a thousand columns or axes.
+END = re.compile(rb"END {77}")
+CLAIM = re.compile(rb"(?:TFIELDS |NAXIS   |ZNAXIS  )= *[+-]?[0-9]{4}")
 
 
 class BadLight(Exception):
@@ -70,7 +71,7 @@ def read(path):
         content = _content(Path(path))
         if content[:6] != b"SIMPLE":
             raise BadLight("not_fits", f"{path} does not begin as a FITS file, got {content[:10]!r}")
-        _check_claims(content[: content.find(END)], path)
+        _check_claims(content, path, next(_cards(END, content), None))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyUserWarning)  # odd cards do no harm
             warnings.simplefilter("ignore", RuntimeWarning)  # nor do pixels that overflow: they hold no data
@@ -158,10 +159,16 @@ def _has_image(hdu):
     return getattr(hdu, "is_image", False) and hdu.header.get("NAXIS", 0) >= 2
 
 
-def _check_claims(headers, path):
+def _check_claims(content, path, end=None):
     """astropy counts up to what a header claims; the standard has no more than 999 columns or axes."""
-    if re.search(rb"(?:TFIELDS |NAXIS   |ZNAXIS  )= *[+-]?[0-9]{4}", headers):
+    if next(_cards(CLAIM, content, end), None) is not None:
         raise BadLight("unreadable", f"{path} claims more than 999 columns or axes")
+
+
+def _cards(pattern, content, end=None):
+    """Where a pattern begins a card, of 80 bytes."""
+    found = pattern.finditer(content, 0, len(content) if end is None else end)
+    return (match.start() for match in found if match.start() % 80 == 0)
 
 
 def _first_image(hdus, content, path):

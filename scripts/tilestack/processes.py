@@ -1,7 +1,6 @@
 """Work by processes: that which holds the GIL most of its time, so that threads would wait for one another, or which
 touches the state of the process, as ``warnings.catch_warnings`` does."""
 
-import contextlib
 import os
 import pickle
 import traceback
@@ -28,7 +27,7 @@ def in_order(work, items, n_processes):
     Raises
     ------
     ChildProcessError
-        If a process is killed, as where memory is short.
+        If a process ends before its work does: killed, as where memory is short.
     """
     yield from map(work, items[:1])
     items = items[1:]
@@ -44,8 +43,8 @@ def in_order(work, items, n_processes):
             child, results = children[k % n]
             try:
                 error, result = pickle.load(results)
-            except EOFError:
-                raise ChildProcessError(f"process {child} ended before its work did: was it killed?") from None
+            except (EOFError, pickle.UnpicklingError):
+                raise _ended(children.pop(k % n)) from None
             if error:
                 raise _again(*error)
             yield result
@@ -57,6 +56,12 @@ def in_order(work, items, n_processes):
             os.waitpid(child, 0)
 
 
+def all_done(tasks, n_processes):
+    """Call functions that need no arguments and write files, the first by the caller, the others by processes."""
+    for _ in in_order(lambda task: task(), tasks, n_processes):
+        pass
+
+
 def _forked(work, items, others):
     """A process that works on items: its number, and what its results are read from."""
     reader, writer = os.pipe()
@@ -64,37 +69,51 @@ def _forked(work, items, others):
     if child:
         os.close(writer)
         return child, os.fdopen(reader, "rb")
+    code = 1
     try:
         for _, results in others:
             results.close()
         os.close(reader)
-        _send(work, items, writer)
+        with os.fdopen(writer, "wb") as results:
+            for item in items:
+                results.write(_made(work, item))
+                results.flush()
+        code = 0
+    except (BrokenPipeError, KeyboardInterrupt):  # the caller has ended, or ends
+        pass
+    except BaseException:
+        traceback.print_exc()
     finally:
-        os._exit(0)  # whatever comes, an interrupt too: nothing of the caller's may go on in this process
+        os._exit(code)  # nothing of the caller's may go on in this process
 
 
-def _send(work, items, writer):
-    # A pipe that nobody reads any more is the caller's end.
-    with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "wb") as results:
-        for item in items:
-            try:
-                made = None, work(item)
-            except Exception as error:
-                made = (*error.__reduce__(), traceback.format_exc()), None
-            pickle.dump(made, results, pickle.HIGHEST_PROTOCOL)
-            results.flush()
+def _made(work, item):
+    """The result of an item, or the error, as it is sent."""
+    try:
+        return pickle.dumps((None, work(item)), pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        trace = traceback.format_exc()
+        try:
+            return pickle.dumps(((trace, *error.__reduce__()), None))
+        except Exception:  # it holds what cannot be sent
+            return pickle.dumps(((trace, RuntimeError, (f"{type(error).__name__}: {error}",)), None))
 
 
-def _again(of_type, args, *attributes_and_trace):
-    """An exception of another process, by what pickle takes of it: not by pickle, which calls its own ``__init__``."""
-    error = of_type.__new__(of_type, *args)
-    *attributes, trace = attributes_and_trace
-    vars(error).update(*attributes)
+def _again(trace, of_type, args, attributes=None):
+    """An error of another process."""
+    try:
+        error = of_type(*args)
+    except TypeError:  # it has arguments of its own, which it does not keep
+        error = of_type.__new__(of_type, *args)
+    vars(error).update(attributes or {})
     error.add_note(trace)
     return error
 
 
-def all_done(tasks, n_processes):
-    """Call functions that need no arguments and write files, the first by the caller, the others by processes."""
-    for _ in in_order(lambda task: task(), tasks, n_processes):
-        pass
+def _ended(one):
+    """The error that a process has ended too early."""
+    child, results = one
+    results.close()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    how = f"was killed by signal {-code}, as where memory is short" if code < 0 else f"ended with status {code}"
+    return ChildProcessError(f"process {child} {how}, before its work was done")

@@ -78,7 +78,7 @@ def array(values):
 def _of_numpy(value):
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
-    raise TypeError(f"a record holds numbers, texts, lists and dicts, got {type(value)}")
+    raise TypeError
 
 
 def _plain(value):

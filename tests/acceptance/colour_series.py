@@ -35,9 +35,10 @@ HEAD = (
 class Products:
     """Drizzled planes of a folder of ``restack``, and those of its mosaic by Malvar's filters."""
 
-    def __init__(self, folder, pattern):
-        self.drizzle = [planes(folder / "drizzled.fits", c) for c in range(3)]
-        self.malvar = colours(planes(folder / "reconstruction.fits"), pattern)
+    def __init__(self, folder, pattern, names):
+        mosaic, drizzled = names
+        self.drizzle = [planes(folder / drizzled, c) for c in range(3)]
+        self.malvar = colours(planes(folder / mosaic), pattern)
 
 
 def products(case):
@@ -48,7 +49,7 @@ def products(case):
         restack(case.run, case.folder / "again", **change)
         if "added" in change:
             ceiling = case.added.ceiling.copy()
-        yield Products(case.folder / "again", pattern)
+        yield Products(case.folder / "again", pattern, case.run.files)
     case.added.ceiling[:] = ceiling
 
 

@@ -82,9 +82,8 @@ def test_most_drops__is_reached_by_no_pixel(name, angle_deg, scale, pixfrac, fin
     _, counts = deposited(
         light_of(np.ones((40, 40)), place), (0, 0, size, size), kernel.Drop(kernel.KERNELS.index(name), pixfrac, finer)
     )
-    pitch = scale * finer
-    most = colours.most_drops((name, pixfrac * pitch, pitch**2))
-    assert 1 <= counts.max() <= most <= 12 * counts.max()
+    header = {"DRZKERN": name, "DRZFRAC": pixfrac, "DRZSCALE": finer, "NFRAMES": 1, "RAWAREA": scale**2}
+    assert 1 <= counts.max() <= colours.most_drops([header]) <= 12 * counts.max()
 
 
 @pytest.mark.parametrize("name", ["square", "turbo", "point"])

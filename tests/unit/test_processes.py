@@ -1,12 +1,14 @@
 import errno
 import functools
+import json
 import os
+import pickle
 import signal
 
 import numpy as np
 import pytest
 
-from tilestack import job, processes
+from tilestack import job, processes, records
 
 
 @pytest.mark.parametrize("n_processes", [1, 2, 3, 20])
@@ -49,8 +51,40 @@ def test_in_order__says_that_a_process_was_killed():
             os.kill(os.getpid(), signal.SIGKILL)
         return k
 
-    with pytest.raises(ChildProcessError, match=r"process \d+ ended before its work did"):
+    with pytest.raises(ChildProcessError, match=r"process \d+ was killed by signal 9, as where memory is short"):
         list(processes.in_order(work, range(9), 2))
+
+
+def test_in_order__says_that_a_result_was_cut_short(monkeypatch):
+    monkeypatch.setattr(processes, "_made", lambda work, k: pickle.dumps((None, bytes(99)))[: 50 if k == 3 else None])
+    with pytest.raises(ChildProcessError, match=r"process \d+ ended with status 0, before its work was done"):
+        list(processes.in_order(lambda k: k, range(5), 2))
+
+
+class Unsent(Exception):
+    def __init__(self):
+        super().__init__("holds a function")
+        self.function = lambda: None
+
+
+def raising(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("work", "of_type", "words"),
+    [
+        (lambda: b"\xff".decode(), UnicodeDecodeError, "invalid start byte"),
+        (lambda: json.loads("{"), json.JSONDecodeError, "^Expecting property name"),
+        (lambda: raising(MemoryError("Unable to allocate 3 GiB")), MemoryError, "3 GiB"),
+        (lambda: raising(records.DamagedFile("a.fits", "cut")), records.DamagedFile, r"^a.fits is damaged \(cut\)"),
+        (lambda: raising(Unsent()), RuntimeError, "Unsent: holds a function"),
+        (lambda: lambda: None, (AttributeError, pickle.PicklingError), "pickle"),
+    ],
+)
+def test_in_order__keeps_type_and_words_of_errors(work, of_type, words):
+    with pytest.raises(of_type, match=words):
+        list(processes.in_order(lambda k: work() if k else None, range(3), 2))
 
 
 def test_in_order__leaves_no_process_behind_when_it_is_left():
