@@ -40,11 +40,13 @@ SEIZA = """import pathlib, sys, seiza
 seiza.stack_fits(sorted(map(str, pathlib.Path(sys.argv[1]).glob("*.fits"))), sys.argv[2])"""
 
 # Python runs this at its start. Snakemake looks at a job every 30 s at most, and misses what comes after its last look.
+# With the processes of a job, but not with the jobs of Snakemake and of their server.
 NOTE_CPU = """import atexit, os, sys
 @atexit.register
 def note():
+    script = os.path.basename(sys.argv[0])
     with open(os.environ["CPU_NOTES"], "a") as stream:
-        stream.write(f"{sum(os.times()[:2])} {os.path.basename(sys.argv[0])}\\n")
+        stream.write(f"{sum(os.times()[:2 if script in ('__main__.py', 'job_server.py') else 4])} {script}\\n")
 """
 
 Cost = collections.namedtuple("Cost", "cpu_s wall_s memory_gb written_gb")
