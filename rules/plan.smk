@@ -148,7 +148,9 @@ def shared_cores(n_jobs):
     """Threads of one of so many jobs that may run at once: their share of the cores, at most 8. On a cluster 4, of which a
     job there, which sees the cores of its node, takes what it has."""
     cores = workflow.resource_settings.cores
-    return min(8, -(-cores // n_jobs)) if MAIN and cores else min(4, cores or 4)
+    if MAIN and cores:
+        return min(8, -(-cores // n_jobs))
+    return min(4, cores or 4)
 
 
 def batch_threads(wildcards):

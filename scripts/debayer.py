@@ -1,11 +1,9 @@
 """Colour image from the drizzled planes or from the stacked mosaic; a mono image passes through."""
 
-import functools
-
 import numpy as np
 from astropy.io import fits
 
-from tilestack import debayering, job, preview, processes, products, records
+from tilestack import debayering, job, products, records
 
 DROP = ("kernel", "pixfrac", "scale", "r_factor")
 
@@ -29,16 +27,8 @@ def debayer(paths, out, *, method, cosmetic, n_processes=1):
             cards, image, extensions, others = debayering.of_drops(path, cards, drizzled, *whole, cosmetic)
         else:
             cards, image, extensions, others = debayering.of_mosaic(paths, cards, pattern, method)
-        first, *others = (
-            functools.partial(products.write, out[name], part, {**cards, "CONTENT": f"{name} stack, for comparison"})
-            for name, part in others.items()
-        )
-        history = [*history, f"colours by {method}"]
-        whole = functools.partial(products.write, out["image"], image, cards, extensions, [table], history)
-        show = functools.partial(
-            preview.write, out["preview"], image, flip=products.bottom_up(cards), full=out["preview_full"]
-        )
-        processes.all_done([first, whole, show, *others], n_processes)
+        history.append(f"colours by {method}")
+        products.write_all(out, image, cards, extensions, table, history, others, n_processes)
     skipped = method == "none"
     records.write(
         out["record"],

@@ -2,7 +2,7 @@
 
 import functools
 
-from tilestack import efficiency, finishing, job, preview, processes, products, records
+from tilestack import efficiency, finishing, job, products, records
 
 COMPARISONS = {"inverse_variance": "IVAR", "even": "EVEN", "odd": "ODD", "plain_mean": "MEAN"}
 
@@ -45,20 +45,8 @@ def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage, n_proc
     history = [f"{len(used)} of {len(read['scan']['files'])} lights, lattice of {grid['file']}"]
     extensions = [(name, functools.partial(plane, name)) for name in products.PLANES]
     table = products.inputs_table(products.input_rows(read))
-    first, *others = (
-        functools.partial(
-            products.write,
-            out[name],
-            functools.partial(plane, of_stack),
-            {**cards, "CONTENT": f"{name} stack, for comparison"},
-        )
-        for name, of_stack in COMPARISONS.items()
-    )
-    whole = functools.partial(products.write, out["image"], plane("SCI"), cards, extensions, [table], history)
-    show = functools.partial(
-        preview.write, out["preview"], plane("SCI"), flip=products.bottom_up(cards), full=out["preview_full"]
-    )
-    processes.all_done([first, whole, show, *others], n_processes)
+    comparisons = {name: functools.partial(plane, of_stack) for name, of_stack in COMPARISONS.items()}
+    products.write_all(out, plane("SCI"), cards, extensions, table, history, comparisons, n_processes)
     summary = {"frames": len(used), **{key: score[key] for key in ("eta_sb", "eta_pt", "t_eff_s", "fwhm_px")}}
     records.write(
         out["record"],

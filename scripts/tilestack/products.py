@@ -1,5 +1,6 @@
 """Products of a run: FITS files that other programs read, with what is behind them in their headers."""
 
+import functools
 import hashlib
 import io
 import json
@@ -8,7 +9,7 @@ import re
 import numpy as np
 from astropy.io import fits
 
-from tilestack import bayer, files, masks
+from tilestack import bayer, files, masks, preview, processes
 
 VERSION = "0.1.0"
 # Planes that go with every image.
@@ -152,6 +153,29 @@ def write(path, image, header_cards, planes=(), tables=(), history=()):
             whole = io.BytesIO()
             fits.HDUList([fits.PrimaryHDU(), table]).writeto(whole, checksum=True)
             stream.write(whole.getbuffer()[files.BLOCK :])
+
+
+def write_all(out, image, cards, planes, table, history, comparisons, n_processes):
+    """Write a product, the images it is compared with and its previews, side by side.
+
+    Parameters
+    ----------
+    out : dict of str to path
+        ``image``, ``preview``, ``preview_full``, and by the names of `comparisons`.
+    image : (h, w) or (3, h, w) array
+    cards, planes, history
+        As in ``write``.
+    table : astropy.io.fits.BinTableHDU
+    comparisons : dict of str to array or callable
+    n_processes : int
+    """
+    first, *others = (
+        functools.partial(write, out[name], other, {**cards, "CONTENT": f"{name} stack, for comparison"})
+        for name, other in comparisons.items()
+    )
+    whole = functools.partial(write, out["image"], image, cards, planes, [table], history)
+    show = functools.partial(preview.write, out["preview"], image, flip=bottom_up(cards), full=out["preview_full"])
+    processes.all_done([first, whole, show, *others], n_processes)
 
 
 def _big(values, dtype=None):
