@@ -9,7 +9,6 @@ from tilestack import cascade, job, records
 from tilestack import registration as registrations
 from tilestack.records import rounded
 
-KEPT = ("status", "reason", "exposure_s", "filter", "gain_e_adu", "date_obs", "sha256", "index")
 HEAD = ("session", "shape", "colour_mode", "bayer_pattern", "channels", "saturation_adu")
 
 
@@ -49,15 +48,10 @@ def registration(paths, out, *, folder, first_folder, **options):
         registrations.check_whole(found["results"], head["session"], lattice["file"])
     master = first["stars"] if first else found["stars"]
     points = np.column_stack([master["x"], master["y"]]).astype(float)
-    entry_of = {
+    placed = {
         record["name"]: registrations.as_record(record, result, points, found["distortion"], head["shape"])
         for record, result in zip(used, found["results"], strict=True)
     }
-    unused = {"method": "none", "tries": [], "transform": None}
-    entries = []
-    for batch, record in all_frames:
-        own = {"file": record["name"], "session": head["session"], "batch": batch}
-        entries.append({key: record.get(key) for key in KEPT} | own | entry_of.get(record["name"], unused))
     records.write(
         out,
         {
@@ -66,7 +60,7 @@ def registration(paths, out, *, folder, first_folder, **options):
             "distortion": found["distortion"],
             "defects": defects,
             "stars": {key: rounded(values, 7) for key, values in master.items()},
-            "frames": entries,
+            "frames": registrations.entries(all_frames, placed, head["session"]),
         },
     )
 

@@ -1,13 +1,8 @@
 """Add up the partial sums, in the order of the plan, and say what each tile got."""
 
-import contextlib
-
-from tilestack import colours, files, job, records, splitsums, sums, threads
+from tilestack import colours, job, records, splitsums, sums
 from tilestack import tiles as tile_means
-from tilestack.prewarped import bands
 from tilestack.records import rounded
-
-BAND_ROWS = 128
 
 
 def tile_reconstruction(paths, out, *, put_back_share, source, n_threads=1):
@@ -17,34 +12,13 @@ def tile_reconstruction(paths, out, *, put_back_share, source, n_threads=1):
     overlap, grid = records.read(paths["overlap"]), records.read(paths["grid"])
     canvas = tuple(overlap["canvas"])
     tiles = tile_means.Means((*overlap["tiles"]["first"], *overlap["tiles"]["shape"]), grid["stride_px"], canvas)
-    with (
-        contextlib.ExitStack() as stack,
-        files.Writer(out["image"], {"LATTY0": canvas[0], "LATTX0": canvas[1]}) as writer,
-    ):
-        sessions = [
-            [sums.Sums(stack.enter_context(files.opened(path))) for path in batches]
-            for batches in paths["sums"].values()
-        ]
-        n_frames = sum(batch.header["NFRAMES"] for batches in sessions for batch in batches)
-        image = sums.Planes(writer, sums.PLANES, sessions[0][0].n_channels, canvas, n_frames)
-
-        def added(band):
-            return band, sums.planes_of(*sums.add_sessions(sessions, band, put_back_share))
-
-        for band, planes in threads.in_order(added, bands(canvas, BAND_ROWS), n_threads):
-            image.put(band, planes)
-            tiles.add(band, planes)
+    of_mosaics, of_drops = (list(paths[key].values()) for key in ("sums", "drizzled"))
+    for band, planes in sums.add_up(of_mosaics, out["image"], canvas, put_back_share, n_threads):
+        tiles.add(band, planes)
     pattern = records.read(paths["channels"])["bayer_pattern"]
     source = splitsums.stack_source(source, [records.read(path) for path in paths["clusters"]])
-    drizzled = colours.add_up(
-        list(paths["drizzled"].values()),
-        out["drizzled"],
-        canvas,
-        pattern,
-        put_back_share,
-        means_only=source == "synthetic",
-        n_threads=n_threads,
-    )
+    how = {"means_only": source == "synthetic", "n_threads": n_threads}
+    drizzled = colours.add_up(of_drops, out["drizzled"], canvas, pattern, put_back_share, **how)
     per_tile = tiles.means()
     by_weights = tile_means.of_weights(paths["fields"], tiles.range)
     # The noise that is there against the noise of one weight a frame by formula.

@@ -31,8 +31,11 @@ class Stop(Exception):
     """
 
     def __init__(self, reason, message, status="error"):
-        super().__init__(f"{reason}: {message}")
+        super().__init__(reason, message, status)  # all of them, or it could not be sent from process to process
         self.reason, self.message, self.status = reason, message, status
+
+    def __str__(self):
+        return f"{self.reason}: {self.message}"
 
 
 @contextlib.contextmanager

@@ -42,11 +42,12 @@ def in_order(work, items, n_processes):
         for k in range(len(items)):
             child, results = children[k % n]
             try:
-                error, result = pickle.load(results)
+                error, trace, result = pickle.load(results)
             except (EOFError, pickle.UnpicklingError):
                 raise _ended(children.pop(k % n)) from None
             if error:
-                raise _again(*error)
+                error.add_note(trace)
+                raise error
             yield result
     finally:
         # What is still at work cannot send its next result, and ends.
@@ -88,26 +89,20 @@ def _forked(work, items, others):
 
 
 def _made(work, item):
-    """The result of an item, or the error, as it is sent."""
+    """The result of an item, or the error and where it was raised, as it is sent."""
     try:
-        return pickle.dumps((None, work(item)), pickle.HIGHEST_PROTOCOL)
-    except Exception as error:
-        trace = traceback.format_exc()
-        try:
-            return pickle.dumps(((trace, *error.__reduce__()), None))
-        except Exception:  # it holds what cannot be sent
-            return pickle.dumps(((trace, RuntimeError, (f"{type(error).__name__}: {error}",)), None))
+        return pickle.dumps((None, None, work(item)), pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # the caller raises it
+        return _as_sent(error, traceback.format_exc())
 
 
-def _again(trace, of_type, args, attributes=None):
-    """An error of another process."""
+def _as_sent(error, trace):
     try:
-        error = of_type(*args)
-    except TypeError:  # it has arguments of its own, which it does not keep
-        error = of_type.__new__(of_type, *args)
-    vars(error).update(attributes or {})
-    error.add_note(trace)
-    return error
+        sent = pickle.dumps((error, trace, None))
+        pickle.loads(sent)
+    except (pickle.PicklingError, AttributeError, TypeError):  # it holds what cannot be sent: then its words alone
+        sent = pickle.dumps((RuntimeError(f"{type(error).__name__}: {error}"), trace, None))
+    return sent
 
 
 def _ended(one):

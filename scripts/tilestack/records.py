@@ -19,8 +19,11 @@ class DamagedFile(Exception):
     """
 
     def __init__(self, path, what):
-        first_line = str(what).partition("\n")[0]
-        super().__init__(f"{path} is damaged ({first_line}): delete it and start again, then it is made again")
+        super().__init__(str(path), str(what).partition("\n")[0])
+
+    def __str__(self):
+        path, what = self.args
+        return f"{path} is damaged ({what}): delete it and start again, then it is made again"
 
 
 def read(path):

@@ -9,6 +9,8 @@ from tilestack.records import rounded
 # A pixel that stands out in this share of the frames while the sky moves belongs to the sensor.
 DEFECT_SHARE = 0.5
 FEWEST_DEFECT_FRAMES = 3
+# What goes on from the star record of a frame.
+KEPT = ("status", "reason", "exposure_s", "filter", "gain_e_adu", "date_obs", "sha256", "index")
 
 
 def times(records):
@@ -59,6 +61,17 @@ def as_record(record, result, master, lens, shape):
         **geometry.describe(result["transform"], shape),
         "pairs": pairs.T,
     }
+
+
+def entries(frames, placed, session):
+    """Entries of all frames, (batch, star record) each; `placed` has ``as_record`` of those that are used, by name."""
+    unused = {"method": "none", "tries": [], "transform": None}
+    return [
+        {key: record.get(key) for key in KEPT}
+        | {"file": record["name"], "session": session, "batch": batch}
+        | placed.get(record["name"], unused)
+        for batch, record in frames
+    ]
 
 
 def defects_of(batches):

@@ -1,9 +1,12 @@
 """The image that partial sums add up to: sessions in the order of the plan, and its planes."""
 
+import contextlib
+
 import numpy as np
 
-from tilestack import files, masks
+from tilestack import files, masks, threads
 from tilestack.kernels import coadd as kernel
+from tilestack.prewarped import bands
 from tilestack.splitsums import Kind
 
 # Planes of the reconstruction: what a stack is made of.
@@ -14,6 +17,8 @@ FEWEST_DIFFERING = 5
 
 # Pixels that were left out, as many as are looked at together.
 RANGE = 1 << 8
+# Rows of the canvas at a time.
+BAND_ROWS = 128
 
 MOSAIC = Kind(kernel.SUMS, kernel.COUNTS, ("I",))
 
@@ -244,3 +249,37 @@ def planes_of(sums, counts, ceiling, rejected, mask):
             # Squared S/N for extended light over the best possible, rejection included.
             "ETA": w**2 / (named["W2R"] * ceiling),
         }
+
+
+def add_up(paths, out, canvas, put_back_share, n_threads=1):
+    """Add up the sums of all batches and write the planes of the reconstruction.
+
+    Parameters
+    ----------
+    paths : list of list of path
+        Files of sums by session, in the order of the plan.
+    out : path
+        FITS file: an image (planes, h, w) for each of PLANES.
+    canvas : (int, int, int, int)
+        y0, x0, rows, columns.
+    put_back_share : float
+        As in ``add_sessions``.
+    n_threads : int
+
+    Yields
+    ------
+    band : (int, int, int, int)
+    planes : dict of str to (planes, rows, columns) array
+        As they are written; the file appears after the last of them.
+    """
+    with contextlib.ExitStack() as stack, files.Writer(out, {"LATTY0": canvas[0], "LATTX0": canvas[1]}) as writer:
+        sessions = [[Sums(stack.enter_context(files.opened(path))) for path in batches] for batches in paths]
+        n_frames = sum(batch.header["NFRAMES"] for batches in sessions for batch in batches)
+        image = Planes(writer, PLANES, sessions[0][0].n_channels, canvas, n_frames)
+
+        def added(band):
+            return band, planes_of(*add_sessions(sessions, band, put_back_share))
+
+        for band, planes in threads.in_order(added, bands(canvas, BAND_ROWS), n_threads):
+            image.put(band, planes)
+            yield band, planes

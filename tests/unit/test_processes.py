@@ -56,7 +56,9 @@ def test_in_order__says_that_a_process_was_killed():
 
 
 def test_in_order__says_that_a_result_was_cut_short(monkeypatch):
-    monkeypatch.setattr(processes, "_made", lambda work, k: pickle.dumps((None, bytes(99)))[: 50 if k == 3 else None])
+    monkeypatch.setattr(
+        processes, "_made", lambda work, k: pickle.dumps((None, None, bytes(99)))[: 50 if k == 3 else None]
+    )
     with pytest.raises(ChildProcessError, match=r"process \d+ ended with status 0, before its work was done"):
         list(processes.in_order(lambda k: k, range(5), 2))
 
