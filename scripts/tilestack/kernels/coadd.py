@@ -4,7 +4,8 @@ import math
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
+
+from tilestack.kernels import entry, part
 
 NO_DATA, SATURATED = -32768, 32767
 # Marks of a pixel of a frame.
@@ -45,24 +46,25 @@ def blurred(template, step, n):
         raise ValueError(f"need an image, at least one level and step 1 or 2, got {template.shape}, {n} and {step}")
     bank = np.empty((n, *template.shape), np.float32)
     bank[0] = template
+    # A row with room for the neighbours of its outermost pixels.
+    room = np.full(template.shape[1] + 2 * step, np.float32(np.nan))
     for j in range(1, n):
-        _blur(bank[j - 1], step, np.float32(BLUR_STEP / (2 * step * step)), bank[j])
+        _blur(bank[j - 1], step, np.float32(BLUR_STEP / (2 * step * step)), room, bank[j])
     return bank
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def _blur(image, step, side, out):
+@entry(fastmath={"contract"})
+def _blur(image, step, side, row, out):
     h, w = image.shape
     for y in range(h):
-        # One pass along y, with room for the neighbours of the outermost columns, and one along x.
-        row = np.full(w + 2 * step, np.float32(np.nan))
+        # One pass along y and one along x.
         own = np.int64(y)
         above, below = image[own - step if own >= step else own], image[own + step if own + step < h else own]
         _three_taps(above, image[own], below, side, row[step : step + w])
         _three_taps(row[:w], row[step : step + w], row[2 * step :], side, out[y])
 
 
-@njit(fastmath={"contract"})
+@part(fastmath={"contract"})
 def _three_taps(before, own, after, side, out):
     for x in range(len(out)):
         here, one, other = own[x], before[x], after[x]
@@ -91,23 +93,23 @@ def light(template, local_sky, grid, cell):
     if template.ndim != 2 or local_sky.ndim != 3:
         raise ValueError(f"need an image and a grid by channel, got {template.shape} and {local_sky.shape}")
     signal = np.empty(template.shape, np.float32)
-    _light(template, local_sky, grid, cell, _columns(grid, template.shape[1], local_sky.shape[2], held=True), signal)
+    columns = _columns(grid, template.shape[1], local_sky.shape[2], held=True)
+    room = np.empty((len(local_sky), local_sky.shape[2])), np.empty(template.shape[1])
+    _light(template, local_sky, grid, cell, columns, *room, signal)
     return signal
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def _light(template, local_sky, grid, cell, columns, signal):
+@entry(fastmath={"contract"}, error_model="numpy")
+def _light(template, local_sky, grid, cell, columns, lines, here, signal):
     h, w = template.shape
     _, ny, nx = local_sky.shape
     for y in range(h):
         at_y = min(max(grid[0] + y / grid[2], 0.0), ny - 1.0)
         j = max(min(int(at_y), ny - 2), 0)
         up, fy = min(j + 1, ny - 1), at_y - j
-        lines = np.empty((len(local_sky), nx))
         for c in range(len(lines)):
             for i in range(nx):
                 lines[c, i] = (1 - fy) * local_sky[c, j, i] + fy * local_sky[c, up, i]
-        here = np.empty(w)
         _along(lines[cell[y % 2, 0]], lines[cell[y % 2, 1]], columns, 0, here)
         for x in range(w):
             value = np.float32(template[y, x] - here[x])
@@ -136,16 +138,17 @@ def tolerance(template, variance, sky, step, range_tolerance, signal_tolerance):
     if template.shape != variance.shape or template.ndim != 2:
         raise ValueError(f"need equal images, got {template.shape} and {variance.shape}")
     squared = np.empty(template.shape, np.float32)
-    _tolerance(template, variance, sky, step, float(range_tolerance), float(signal_tolerance), squared)
+    room = np.empty((2, template.shape[1] + 2 * step), np.float32)
+    _tolerance(template, variance, sky, step, float(range_tolerance), float(signal_tolerance), *room, squared)
     return squared
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def _tolerance(template, variance, sky, step, range_tolerance, signal_tolerance, squared):
+@entry(fastmath={"contract"}, error_model="numpy")
+def _tolerance(template, variance, sky, step, range_tolerance, signal_tolerance, low, high, squared):
     h, w = template.shape
     for y in range(h):
         # Lowest and highest of three rows, then of three columns; beyond the rims lies nothing.
-        low, high = np.full(w + 2 * step, np.float32(np.inf)), np.full(w + 2 * step, np.float32(-np.inf))
+        low[:], high[:] = np.float32(np.inf), np.float32(-np.inf)
         for row in range(y - step, y + step + 1, step):
             if 0 <= row < h:
                 _widen(template[row], low[step : step + w], high[step : step + w])
@@ -157,7 +160,7 @@ def _tolerance(template, variance, sky, step, range_tolerance, signal_tolerance,
         _allowed(template[y], variance[y], levels, lows, highs, range_tolerance, signal_tolerance, squared[y])
 
 
-@njit
+@part()
 def _widen(values, low, high):
     for x in range(len(values)):
         value = values[x]
@@ -165,7 +168,7 @@ def _widen(values, low, high):
         high[x] = value if value > high[x] else high[x]
 
 
-@njit(fastmath={"contract"})
+@part(fastmath={"contract"})
 def _allowed(values, variance, sky, lows, highs, range_tolerance, signal_tolerance, squared):
     before_low, low, after_low = lows
     before_high, high, after_high = highs
@@ -217,7 +220,8 @@ def mark(codes, zero, scale, fields, grid, cell, places, bank, width, squared, s
     marks = np.empty((n, h, w), np.uint8)
     limits = (float(options["inverse_gain"]), float(options["kappa"]), float(options["seeing_tolerance"]))
     columns = _columns(grid, w, fields.shape[4])
-    _mark(codes, zero, scale, fields, grid, cell, places, columns, bank, width, squared, signal, limits, marks)
+    room = _room(fields)
+    _mark(codes, zero, scale, fields, grid, cell, places, columns, bank, width, squared, signal, limits, marks, room)
     return marks
 
 
@@ -233,7 +237,7 @@ def _check(places):
         raise ValueError(f"need tables whose sides are powers of 2, got {places.tables.shape}")
 
 
-@njit(fastmath={"contract"})
+@part(fastmath={"contract"})
 def _in_frame(to_frame, lens, x, y):
     """Place in the raw frame of a lattice position: that of ``kernels.prewarp``, whose changes no cache would see."""
     u = to_frame[0, 0] * x + to_frame[0, 1] * y + to_frame[0, 2]
@@ -275,7 +279,14 @@ T, RAW, VALUE, VARIANCE, WEIGHT, SPARE = range(6)
 ROOM = CHUNK + 24
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+def _room(fields):
+    """Room of the loops: fields of a row (n, 5, c, nx), and of a chunk places in a table, what is known, and sums."""
+    n, n_fields, n_channels, _, nx = fields.shape
+    lines = np.empty((n, n_fields, n_channels, nx), np.float32)
+    return lines, np.empty(CHUNK, np.int32), np.empty((6, ROOM)), np.empty((len(SUMS), ROOM))
+
+
+@part(fastmath={"contract"}, error_model="numpy")
 def _along(even, odd, columns, x0, out):
     """Values of a grid line at the columns from x0 on: one line for even columns, one for odd."""
     node, fraction, until = columns
@@ -292,7 +303,7 @@ def _along(even, odd, columns, x0, out):
         x = stop
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@part(fastmath={"contract"}, error_model="numpy")
 def _noise_gains(places, k, y, x0, index, out):
     """Variance of resampled pixels over that of a raw one, from column x0 of a band on."""
     at_y, at_x = places.y0 + y, places.x0 + x0
@@ -308,7 +319,7 @@ def _noise_gains(places, k, y, x0, index, out):
         out[n] = rows[np.uint32(index[n])]
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@part(fastmath={"contract"}, error_model="numpy")
 def _variances(gain, raw, area, signal, inverse_gain, t, out):
     """Variance of resampled pixels: of their sky by lattice area, and of the photons above or below it."""
     for n in range(len(out)):
@@ -316,13 +327,13 @@ def _variances(gain, raw, area, signal, inverse_gain, t, out):
         out[n] = gain[n] * max(sky + signal[n] * inverse_gain / t[n], LEAST_VARIANCE * sky)
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@part(fastmath={"contract"}, error_model="numpy")
 def _values(codes, zero, scale, sky, t, out):
     for n in range(len(out)):
         out[n] = (zero + scale * codes[n] - sky[n]) / t[n]
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@part(fastmath={"contract"}, error_model="numpy")
 def _known(codes, zero, scale, lines, channels, columns, places, k, y, x0, signal, inverse_gain, index, known):
     """What is known of the pixels of a chunk of frame k: fills `known` (6, ROOM); `lines` (5, c, nx) are its fields."""
     even, odd, n = *channels, len(codes)
@@ -336,15 +347,15 @@ def _known(codes, zero, scale, lines, channels, columns, places, k, y, x0, signa
     _variances(spare, raw, places.area[k], signal, inverse_gain, t, known[VARIANCE, :n])
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def _mark(codes, zero, scale, fields, grid, cell, places, columns, bank, width, squared, signal, limits, marks):
+@entry(fastmath={"contract"}, error_model="numpy")
+def _mark(codes, zero, scale, fields, grid, cell, places, columns, bank, width, squared, signal, limits, marks, room):
     n, h, w = codes.shape
+    lines, index, known, _ = room
     inverse_gain, kappa, seeing_tolerance = limits
     limit = kappa * kappa
     for y in range(h):
-        lines = _lines(fields, grid[0] + y / grid[2])
+        _lines(fields, grid[0] + y / grid[2], lines)
         channels = (cell[y % 2, 0], cell[y % 2, 1])
-        known, index = np.empty((6, ROOM)), np.empty(CHUNK, np.int32)
         for x0 in range(0, w, CHUNK):
             end = min(x0 + CHUNK, w)
             light = signal[y, x0:end]
@@ -364,7 +375,7 @@ def _mark(codes, zero, scale, fields, grid, cell, places, columns, bank, width, 
                             mark[x - x0] = KEPT
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@part(fastmath={"contract"}, error_model="numpy")
 def _first_marks(codes, value, target, variance, squared, limit, marks):
     """Mark the pixels that differ from the template by more than their noise; whether any does. Adds the tolerance."""
     total = np.int32(0)
@@ -380,7 +391,7 @@ def _first_marks(codes, value, target, variance, squared, limit, marks):
     return total > 0
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@part(fastmath={"contract"}, error_model="numpy")
 def _stands_out(value, allowed, fwhm, width, light, bank, limit, seeing_tolerance):
     """Whether a pixel differs from the template of its own seeing, too."""
     most = len(bank) - 1
@@ -397,26 +408,24 @@ def _stands_out(value, allowed, fwhm, width, light, bank, limit, seeing_toleranc
     return (value - target) ** 2 > limit * allowed
 
 
-@njit(fastmath={"contract"})
+@part(fastmath={"contract"})
 def _sharper(light, width, fwhm):
     """By how much the peak of a star outgrows that of the template in a sharper frame: no blur undone can tell."""
     return max(light, 0.0) * max(width * width / (fwhm * fwhm) - 1, 0.0)
 
 
-@njit(fastmath={"contract"})
-def _lines(fields, at):
-    """Fields interpolated to one row: (n, 5, c, nx)."""
+@part(fastmath={"contract"})
+def _lines(fields, at, lines):
+    """Fields interpolated to one row: fills `lines` (n, 5, c, nx)."""
     n, n_fields, n_channels, ny, nx = fields.shape
     j = min(max(int(at), 0), ny - 2)
     f = np.float32(at - j)
-    lines = np.empty((n, n_fields, n_channels, nx), np.float32)
     for k in range(n):
         for m in range(n_fields):
             for c in range(n_channels):
                 for i in range(nx):
                     low, high = fields[k, m, c, j, i], fields[k, m, c, j + 1, i]
                     lines[k, m, c, i] = low + f * (high - low)
-    return lines
 
 
 def painted(codes, first_row, starts, y, x, reach):
@@ -447,7 +456,7 @@ def painted(codes, first_row, starts, y, x, reach):
     return marks
 
 
-@njit(cache=True, nogil=True)
+@entry()
 def _paint(codes, first_row, starts, ys, xs, reach, marks):
     n, h, w = codes.shape
     for k in range(n):
@@ -500,19 +509,19 @@ def accumulate(codes, marks, zero, scale, fields, grid, cell, places, signal, in
     counts = np.zeros((3, len(COUNTS), h, w), np.int32)
     per_row = np.zeros((h, n, 4), np.int64)
     columns = _columns(grid, w, fields.shape[4])
-    frames = (codes, marks, zero, scale, fields, odd, exposure_s)
-    _accumulate(frames, grid, cell, places, columns, signal, float(inverse_gain), sums, counts, per_row)
+    frames, room = (codes, marks, zero, scale, fields, odd, exposure_s), _room(fields)
+    _accumulate(frames, grid, cell, places, columns, signal, float(inverse_gain), sums, counts, per_row, room)
     return sums, counts, per_row.sum(0)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def _accumulate(frames, grid, cell, places, columns, signal, inverse_gain, sums, counts, per_row):
+@entry(fastmath={"contract"}, error_model="numpy")
+def _accumulate(frames, grid, cell, places, columns, signal, inverse_gain, sums, counts, per_row, room):
     codes, marks, zero, scale, fields, odd, exposure_s = frames
+    lines, index, known, kept = room
     n, h, w = codes.shape
     for y in range(h):
-        lines = _lines(fields, grid[0] + y / grid[2])
+        _lines(fields, grid[0] + y / grid[2], lines)
         channels = (cell[y % 2, 0], cell[y % 2, 1])
-        known, kept, index = np.empty((6, ROOM)), np.empty((len(SUMS), ROOM)), np.empty(CHUNK, np.int32)
         for x0 in range(0, w, CHUNK):
             end = min(x0 + CHUNK, w)
             n_kept = counts[0, 0, y, x0:end]
@@ -532,10 +541,17 @@ def _accumulate(frames, grid, cell, places, columns, signal, inverse_gain, sums,
                 _add_kept(mark, known, exposure_s[k], half, kept, n_kept)
                 if n_rejected + n_clipped:
                     _add_others(mark, known, exposure_s[k], half, sums[:, :, y, x0:end], counts[:, 0, y, x0:end])
-            sums[0, :, y, x0:end] = kept[:, : end - x0]
+            for m in range(len(SUMS)):
+                _copy(kept[m], sums[0, m, y, x0:end])
 
 
-@njit
+@part()
+def _copy(values, to):
+    for x in range(len(to)):
+        to[x] = values[x]
+
+
+@part()
 def _count(marks):
     n_rejected, n_clipped, n_missing = np.int32(0), np.int32(0), np.int32(0)
     for x in range(len(marks)):
@@ -545,7 +561,7 @@ def _count(marks):
     return n_rejected, n_clipped, n_missing
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@part(fastmath={"contract"}, error_model="numpy")
 def _add_kept(mark, known, exposure, half, sums, counts):
     """Add the pixels that count; of the others zeros."""
     n = len(mark)
@@ -568,7 +584,7 @@ def _add_kept(mark, known, exposure, half, sums, counts):
         counts[x] += kept
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@part(fastmath={"contract"}, error_model="numpy")
 def _add_others(marks, known, exposure, half, sums, counts):
     """Add the pixels that are rejected or saturated, which are few, to sums of their own."""
     for x in range(len(marks)):

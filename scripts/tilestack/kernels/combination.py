@@ -1,7 +1,8 @@
 """Kernel of the synthetic frames: their weighted sum."""
 
 import numpy as np
-from numba import njit
+
+from tilestack.kernels import entry
 
 
 def weighted_sum(values, weights):
@@ -23,7 +24,7 @@ def weighted_sum(values, weights):
     return out
 
 
-@njit(cache=True, nogil=True)
+@entry()
 def _weighted_sum(values, weights, out):
     n, n_channels, h, w = values.shape
     for row in range(n_channels * h):

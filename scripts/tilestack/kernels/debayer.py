@@ -1,7 +1,8 @@
 """Kernels of DEBAYER: a colour image from a stacked mosaic, by linear filters."""
 
 import numpy as np
-from numba import njit
+
+from tilestack.kernels import entry
 
 # Malvar, He, Cutler 2004, in sixteenths: own pixel and its neighbours at each place of the 5x5 cross and square, for
 # green at red or blue, for red or blue at green along its row, and for red at blue or blue at red.
@@ -51,7 +52,7 @@ def debayer(mosaic, variance, cell, filters):
     return image, spread
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@entry(fastmath={"contract"})
 def _debayer(mosaic, variance, cell, filters, image, spread):
     h, w = mosaic.shape
     for y in range(h):

@@ -1,15 +1,20 @@
 """Kernels of star detection: fits of stars to raw pixels, and pixels that are no part of the sky."""
 
 import math
+from collections import namedtuple
 
 import numpy as np
 from numba import njit
+
+from tilestack.kernels import entry, part
 
 # A Moffat profile of beta = 3 as two circular Gaussians: share of the flux, and sigma over FWHM. Fitted over radii of
 # 0-5 FWHM, largest error 1.1 % of the peak. Gaussians integrate over a pixel in closed form, a Moffat does not.
 SHARES = np.array([0.4462, 0.5538])
 SIGMAS = np.array([0.3769, 0.7146]) / 1.01444
 MOST_ITERATIONS = 25
+# Pixels that a window reaches to each side, and neighbours in it, at the most.
+MOST_REACH, MOST_NEAR = 24, 16
 # Bits of a star's flags.
 SATURATED, BLENDED, EDGE, FAILED = 1, 2, 4, 8
 # The four pixels at distance 1.
@@ -60,24 +65,47 @@ def fit_stars(image, cell, noise, start, saturation):
     if not (noise > 0).all() or len(noise) != cell.max() + 1:
         raise ValueError(f"need a positive noise for each of {cell.max() + 1} channels, got {noise}")
     image = np.ascontiguousarray(image, dtype=np.float32)
-    return _fit_stars(image, cell, noise, np.ascontiguousarray(start, dtype=float), float(saturation))
-
-
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def _fit_stars(image, cell, noise, start, saturation):
-    n, n_channels = len(start), len(noise)
-    table = np.full((n, 7 + 2 * n_channels), np.nan)
-    for k in range(n):
-        _fit_star(image, cell, noise, start, k, saturation, table[k])
+    table = np.full((len(start), 7 + 2 * len(noise)), np.nan)
+    start, room = np.ascontiguousarray(start, dtype=float), _room(len(noise))
+    _fit_stars(image, cell, noise, start, float(saturation), room, table)
     return table
 
 
-@njit(fastmath={"contract"})
-def _fit_star(image, cell, noise, start, k, saturation, row):
+# Room for the fit of a star. Neighbours in its window (MOST_NEAR,), and which pixels count; by channel the number of
+# pixels and the lowest; the integrals of ``_integrate``; parameters, those on trial, and the step between them; normal
+# equations, those on trial, a copy with damping, their Cholesky factor, and the covariance.
+Room = namedtuple(
+    "Room",
+    "near use n_used low profile p trial step normal gradient trial_normal trial_gradient damped factor covariance",
+)
+
+
+def _room(n_channels):
+    side, size = 2 * MOST_REACH + 1, 3 + 2 * n_channels
+    square, line = (size, size), (size,)
+    return Room(
+        near=np.empty(MOST_NEAR, np.int64),
+        use=np.empty((side, side), np.bool_),
+        n_used=np.empty(n_channels),
+        low=np.empty(n_channels),
+        profile=np.empty((2, 3, 2 * side)),
+        **{name: np.empty(line) for name in ("p", "trial", "step", "gradient", "trial_gradient")},
+        **{name: np.empty(square) for name in ("normal", "trial_normal", "damped", "factor", "covariance")},
+    )
+
+
+@entry(fastmath={"contract"})
+def _fit_stars(image, cell, noise, start, saturation, room, table):
+    for k in range(len(start)):
+        _fit_star(image, cell, noise, start, k, saturation, room, table[k])
+
+
+@part(fastmath={"contract"})
+def _fit_star(image, cell, noise, start, k, saturation, room, row):
     h, w = image.shape
     n_channels = len(noise)
     x0, y0, fwhm0 = start[k, 0], start[k, 1], max(start[k, 2], 1.2)
-    reach = min(max(int(math.ceil(2.2 * fwhm0 + 1)), 4), 24)
+    reach = min(max(int(math.ceil(2.2 * fwhm0 + 1)), 4), MOST_REACH)
     cx, cy = int(round(x0)), int(round(y0))
     left, right = max(cx - reach, 0), min(cx + reach, w - 1)
     bottom, top = max(cy - reach, 0), min(cy + reach, h - 1)
@@ -90,24 +118,24 @@ def _fit_star(image, cell, noise, start, k, saturation, row):
         return
 
     # Neighbours that reach into the window.
-    near = np.empty(16, np.int64)
-    n_near = 0
+    near, n_near = room.near, 0
     for j in range(len(start)):
         dx, dy = start[j, 0] - x0, start[j, 1] - y0
-        if j != k and abs(dx) <= 2 * reach and abs(dy) <= 2 * reach and n_near < 16:
+        if j != k and abs(dx) <= 2 * reach and abs(dy) <= 2 * reach and n_near < MOST_NEAR:
             near[n_near] = j
             n_near += 1
             if dx * dx + dy * dy < (2.5 * fwhm0) ** 2:
                 flags |= BLENDED
-    use = np.zeros((ny, nx), np.bool_)
+    use, n_used, low = room.use[:ny, :nx], room.n_used, room.low
     peak = -np.inf
-    n_used = np.zeros(n_channels)
-    low = np.full(n_channels, np.inf)
+    n_used[:] = 0.0
+    low[:] = np.inf
     for j in range(ny):
         for i in range(nx):
             y, x = bottom + j, left + i
             value = image[y, x]
             d2 = (x - x0) ** 2 + (y - y0) ** 2
+            use[j, i] = False
             if np.isnan(value):
                 continue
             if value >= saturation:
@@ -126,17 +154,16 @@ def _fit_star(image, cell, noise, start, k, saturation, row):
                 if d2 < (fwhm0 + 1) ** 2:
                     peak = max(peak, value)
     row[6] = flags | FAILED
-    if n_used.min() < 6:
-        return
+    for c in range(n_channels):
+        if n_used[c] < 6:
+            return
 
     # x, y, ln FWHM, then flux and sky of each channel.
-    size = 3 + 2 * n_channels
-    p = np.zeros(size)
+    size, p, profile, normal, gradient = 3 + 2 * n_channels, room.p, room.profile, room.normal, room.gradient
+    p[:] = 0.0
     p[0], p[1], p[2] = x0, y0, math.log(fwhm0)
     for c in range(n_channels):
         p[3 + n_channels + c] = low[c]
-    normal, gradient = np.zeros((size, size)), np.zeros(size)
-    profile = np.empty((2, 3, nx + ny))
     # Flux and sky are linear: one step with the shape held gives their start.
     chi2 = _normal(image, cell, noise, use, left, bottom, p, profile, normal, gradient)
     for a in range(3):
@@ -144,22 +171,24 @@ def _fit_star(image, cell, noise, start, k, saturation, row):
         normal[:, a] = 0.0
         normal[a, a] = 1.0
         gradient[a] = 0.0
-    step = _solve(normal, gradient)
-    if np.isnan(step[0]):
+    step, factor = room.step, room.factor
+    if not _solve(normal, gradient, factor, step):
         return
-    p += step
+    for a in range(size):
+        p[a] += step[a]
     chi2 = _normal(image, cell, noise, use, left, bottom, p, profile, normal, gradient)
     damping = 1e-3
-    trial_normal, trial_gradient = np.empty_like(normal), np.empty_like(gradient)
+    trial, trial_normal, trial_gradient, damped = room.trial, room.trial_normal, room.trial_gradient, room.damped
     converged = False
     for _ in range(MOST_ITERATIONS):
-        damped = normal.copy()
         for a in range(size):
+            for b in range(size):
+                damped[a, b] = normal[a, b]
             damped[a, a] *= 1 + damping
-        step = _solve(damped, gradient)
-        if np.isnan(step[0]):
+        if not _solve(damped, gradient, factor, step):
             return
-        trial = p + step
+        for a in range(size):
+            trial[a] = p[a] + step[a]
         trial[2] = min(max(trial[2], math.log(0.4)), math.log(2.0 * reach))
         if abs(trial[0] - x0) > reach / 2 or abs(trial[1] - y0) > reach / 2:
             damping *= 10
@@ -169,8 +198,11 @@ def _fit_star(image, cell, noise, start, k, saturation, row):
         trial_chi2 = _normal(image, cell, noise, use, left, bottom, trial, profile, trial_normal, trial_gradient)
         if trial_chi2 <= chi2:
             moved = abs(step[0]) + abs(step[1]) + abs(step[2])
-            p, chi2 = trial, trial_chi2
-            normal[:], gradient[:] = trial_normal, trial_gradient
+            chi2 = trial_chi2
+            for a in range(size):
+                p[a], gradient[a] = trial[a], trial_gradient[a]
+                for b in range(size):
+                    normal[a, b] = trial_normal[a, b]
             damping = max(damping / 10, 1e-9)
             if moved < 1e-4:
                 converged = True
@@ -180,8 +212,8 @@ def _fit_star(image, cell, noise, start, k, saturation, row):
             if damping > 1e6:
                 converged = True
                 break
-    covariance = _inverse(normal)
-    if not converged or np.isnan(covariance[0, 0]):
+    covariance = room.covariance
+    if not converged or not _invert(normal, factor, step, covariance):
         return
     row[0], row[1] = p[0], p[1]
     row[2] = math.sqrt((covariance[0, 0] + covariance[1, 1]) / 2)
@@ -196,7 +228,7 @@ def _fit_star(image, cell, noise, start, k, saturation, row):
     row[6] = flags
 
 
-@njit(fastmath={"contract"})
+@part(fastmath={"contract"})
 def _normal(image, cell, noise, use, left, bottom, p, profile, normal, gradient):
     """Fill the normal equations at p, return chi^2."""
     ny, nx = use.shape
@@ -258,7 +290,7 @@ def _normal(image, cell, noise, use, left, bottom, p, profile, normal, gradient)
     return chi2
 
 
-@njit(fastmath={"contract"})
+@part(fastmath={"contract"})
 def _integrate(p, left, bottom, nx, ny, profile):
     """For each column and then each row the integral of both Gaussians over the pixel and its derivatives by position
     and by ln FWHM: (2, 3, nx + ny)."""
@@ -281,7 +313,7 @@ def _integrate(p, left, bottom, nx, ny, profile):
                 u, edge, density = v, next_edge, next_density
 
 
-@njit(fastmath={"contract"})
+@part(fastmath={"contract"})
 def _error_function(u, bell):
     """erf(u / sqrt 2) where exp(-u^2 / 2) is known already: to 1.5e-7, at a quarter of the cost.
 
@@ -292,11 +324,10 @@ def _error_function(u, bell):
     return math.copysign(1.0 - series * bell, u)
 
 
-@njit(fastmath={"contract"})
-def _cholesky(matrix):
-    """Lower Cholesky factor; its first element is NaN where the matrix is not positive definite."""
+@part(fastmath={"contract"})
+def _factorise(matrix, factor):
+    """Fill the lower Cholesky factor of a matrix; whether the matrix is positive definite."""
     n = len(matrix)
-    factor = np.zeros((n, n))
     for a in range(n):
         for b in range(a + 1):
             total = matrix[a, b]
@@ -304,22 +335,28 @@ def _cholesky(matrix):
                 total -= factor[a, m] * factor[b, m]
             if a == b:
                 if not total > 1e-14 * abs(matrix[a, a]):
-                    factor[0, 0] = np.nan
-                    return factor
+                    return False
                 factor[a, a] = math.sqrt(total)
             else:
                 factor[a, b] = total / factor[b, b]
-    return factor
+    return True
 
 
-@njit(fastmath={"contract"})
-def _solve(matrix, right):
-    factor = _cholesky(matrix)
-    n = len(right)
-    x = right.copy()
-    if np.isnan(factor[0, 0]):
-        x[0] = np.nan
-        return x
+@part(fastmath={"contract"})
+def _solve(matrix, right, factor, x):
+    """Solve matrix x = right for x; whether the matrix is positive definite."""
+    if not _factorise(matrix, factor):
+        return False
+    for a in range(len(right)):
+        x[a] = right[a]
+    _substitute(factor, x)
+    return True
+
+
+@part(fastmath={"contract"})
+def _substitute(factor, x):
+    """Solve for what stands in x, by the Cholesky factor of the matrix."""
+    n = len(x)
     for a in range(n):
         for m in range(a):
             x[a] -= factor[a, m] * x[m]
@@ -328,19 +365,20 @@ def _solve(matrix, right):
         for m in range(a + 1, n):
             x[a] -= factor[m, a] * x[m]
         x[a] /= factor[a, a]
-    return x
 
 
-@njit(fastmath={"contract"})
-def _inverse(matrix):
-    n = len(matrix)
-    inverse = np.empty((n, n))
-    unit = np.zeros(n)
-    for a in range(n):
-        unit[:] = 0.0
-        unit[a] = 1.0
-        inverse[a] = _solve(matrix, unit)
-    return inverse
+@part(fastmath={"contract"})
+def _invert(matrix, factor, line, inverse):
+    """Fill the inverse of a matrix; whether that is positive definite."""
+    if not _factorise(matrix, factor):
+        return False
+    for a in range(len(matrix)):
+        line[:] = 0.0
+        line[a] = 1.0
+        _substitute(factor, line)
+        for b in range(len(matrix)):
+            inverse[a, b] = line[b]
+    return True
 
 
 def aperture_fluxes(image, cell, xy, radius):
@@ -468,7 +506,7 @@ def _defects(image, cell, noise, kappa, isolation):
     return _points(found, busy)
 
 
-@njit(fastmath={"contract"})
+@part(fastmath={"contract"})
 def _far_from_neighbours(own, beside, limit, far):
     """Whether pixels are far from the mean of those on both sides, and of those above and below."""
     left, right, above, below = beside
@@ -492,14 +530,15 @@ def _points(found, busy):
     return points
 
 
-@njit(fastmath={"contract"})
+@part(fastmath={"contract"})
 def _stands_alone(image, cell, noise, kappa, isolation, step, found, y, x, ring):
     h, w = image.shape
     value, limit = image[y, x], kappa * noise[cell[y % 2, x % 2]]
     n, low, high = 0, np.inf, -np.inf
     for j in range(y - step, y + step + 1, step):
         for i in range(x - step, x + step + 1, step):
-            if (j != y or i != x) and 0 <= j < h and 0 <= i < w and not found[j, i]:
+            beside = (j != y or i != x) and 0 <= j < h and 0 <= i < w
+            if beside and not found[j, i] and not np.isnan(image[j, i]):
                 ring[n] = image[j, i]
                 low, high = min(low, ring[n]), max(high, ring[n])
                 n += 1
@@ -507,7 +546,12 @@ def _stands_alone(image, cell, noise, kappa, isolation, step, found, y, x, ring)
     height = value - high if sign > 0 else low - value
     if n < 3 or not height > limit / 2:
         return False
-    ring[:n].sort()
+    for a in range(1, n):  # in order, by insertion
+        moving, b = ring[a], a
+        while b > 0 and ring[b - 1] > moving:
+            ring[b] = ring[b - 1]
+            b -= 1
+        ring[b] = moving
     middle = (ring[(n - 1) // 2] + ring[n // 2]) / 2
     if not abs(value - middle) > limit:
         return False
@@ -523,6 +567,8 @@ def _stands_alone(image, cell, noise, kappa, isolation, step, found, y, x, ring)
         restless += not sign * (image[j, i] - own) < quiet
         # Over the calmest of its own colour around it: a star shows in two of the four at least.
         up, down = (j - 2 if j >= 2 else j + 2), (j + 2 if j + 2 < h else j - 2)
-        around = sign * np.array((image[j, left], image[j, right], image[up, i], image[down, i]))
-        hot += not sign * image[j, i] - around.min() < quiet
+        around = (sign * image[j, left], sign * image[j, right], sign * image[up, i], sign * image[down, i])
+        calmest = min(min(around[0], around[1]), min(around[2], around[3]))
+        known = not np.isnan(around[0] + around[1] + around[2] + around[3])
+        hot += not (known and sign * image[j, i] - calmest < quiet)
     return restless == 0 or hot <= 1

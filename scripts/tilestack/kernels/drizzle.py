@@ -4,7 +4,12 @@ import math
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from tilestack.kernels import entry, part
 
 # Marks of a raw pixel, as in ``coadd``.
 KEPT, REJECTED, CLIPPED, MISSING = 0, 1, 2, 3
@@ -33,6 +38,9 @@ TILE_ROWS, TILE_COLUMNS = 64, 128
 # arrays it would have to ask at run time, and makes no vectors then. Not a multiple of 4096 bytes, for the cache.
 RUN = 16
 WIDE = RUN * SEGMENT + 16
+# Raw rows that the processor is told of before their turn: a tile takes short pieces of rows that lie far apart, whose
+# way from memory took a sixth of the time.
+AHEAD = 2
 # Lattice pixels that a template must reach beyond the band: those of the cubic interpolation.
 TEMPLATE_HALO = 2
 
@@ -51,6 +59,7 @@ Drop = namedtuple("Drop", "kernel pixfrac scale")
 
 # Indices without sign: of others numba looks whether they count from the end.
 Index = np.uintp
+F = np.float32
 ONE, TWO = Index(1), Index(2)
 # Fields that each kernel takes: four, so that they are one vector.
 MARKED, DEPOSITED = [0, 1, 2, 3], [0, 1, 2, 4]
@@ -68,12 +77,51 @@ N_INTEGERS = 3 * WIDE
 # What is added to sums.
 WY, W, W2V, Y = (Index(k * WIDE) for k in range(4))
 
+# Places of numbers of a row: its cubics (2, 4), the ends of its segments (n, 2), and fields at the ends of a run
+# (RUN + 1, 2, 4); then what is known of the pixels of a run, as above.
+Room = namedtuple("Room", "row ends nodes places terms floats integers far counting parts areas shares")
+
+
+def _room(width, ny=1, nx=1):
+    """Room for lights that are so wide, whose drops reach so many output pixels."""
+    return Room(
+        row=np.empty((2, 4)),
+        ends=np.empty((width // SEGMENT + 4, 2)),
+        nodes=np.empty((RUN + 1, 2, 4), np.float32),
+        places=np.empty(2 * WIDE),
+        terms=np.empty(4 * WIDE),
+        floats=np.empty(N_FLOATS, np.float32),
+        integers=np.empty(N_INTEGERS, np.int32),
+        far=np.empty(WIDE, np.bool_),
+        counting=np.empty(WIDE, np.uint8),
+        parts=np.empty((ny + nx) * WIDE, np.float32),
+        areas=np.empty(ny * nx * WIDE, np.float32),
+        shares=np.empty(ny * nx * WIDE),
+    )
+
+
+@intrinsic
+def _prefetch(typing_context, values, index):
+    """Tell the processor that an element of an array will be read soon."""
+
+    def instruction(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        place = builder.bitcast(builder.gep(data, [args[1]]), byte)
+        builder.call(prefetch, [place, number(0), number(3), number(1)])  # to read, into all caches, data
+        return context.get_dummy_value()
+
+    return types.void(values, index), instruction
+
+
 # Compiled without fused multiply-add, unlike other kernels: pixels of a row are taken as vectors where there are enough
 # of them, and one by one at the end. Where a row begins and ends goes with the band, and must not show in the bits.
 # error_model="numpy" because a test for division by zero would keep the compiler from making vectors at all.
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _row(light, y, row):
     """Lattice places along a raw row: cubic polynomials for x and y, (2, 4), in the x of the lens."""
     lens, matrix = light.lens, light.to_lattice
@@ -90,7 +138,7 @@ def _row(light, y, row):
             row[m, 3] += matrix[m, k] * lens[5, k]
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _window(light, bend, box):
     """Rows of the image, and segments of the light, that may come into a box of the lattice: first and behind last."""
     matrix, (h, w), top, left = light.to_lattice, light.image.shape, light.top_left[0], light.top_left[1]
@@ -110,7 +158,7 @@ def _window(light, bend, box):
     return int(low_y), int(high_y), first, max(int(math.floor(high_x)) // SEGMENT + 1, first)
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _reached(light, row, first, last, box, ends):
     """Segments of a raw row that come into a box, first and behind last; and the places of the ends of all."""
     for n in range(last - first + 1):
@@ -125,7 +173,7 @@ def _reached(light, row, first, last, box, ends):
     return low, high
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _places(light, row, low, high, places):
     """Lattice places x, y of the pixels of a run of segments: (2 WIDE,)."""
     x0, x1, x2, x3 = row[0, 0], row[0, 1], row[0, 2], row[0, 3]
@@ -138,7 +186,7 @@ def _places(light, row, low, high, places):
         places[k + Index(WIDE)] = y0 + a * (y1 + a * (y2 + a * y3))
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _fields_along(light, y, ends, nodes, floats):
     """Fields of the pixels of a run of segments, whose ends lie at places (n + 1, 2): SCALE ... LAST of the floats."""
     grid, (_, ny, nx, _) = light.grid, light.fields.shape
@@ -195,7 +243,7 @@ def unpacked(codes, bad, zero, scale, blank, saturation):
     return image, marks
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry(error_model="numpy")
 def _unpack(codes, bad, zero, scale, has_blank, blank, saturation, image, marks):
     for y in range(codes.shape[0]):
         for x in range(codes.shape[1]):
@@ -245,7 +293,7 @@ def mark(light, marks, band, template, options):
         )
     limits = (float(options["inverse_gain"]), float(options["kappa"]), float(options["seeing_tolerance"]))
     whole = np.ascontiguousarray(marks)
-    _mark(light, bend, whole, tuple(map(int, band)), template, halo, limits)
+    _mark(light, bend, whole, tuple(map(int, band)), template, halo, limits, _room(marks.shape[1]))
     if whole is not marks:
         marks[:] = whole
 
@@ -293,8 +341,8 @@ def _check(light, marks, band):
         raise ValueError(f"need a band y0, x0, rows, columns, got {band}")
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _mark(light, bend, marks, band, template, halo, limits):
+@entry(error_model="numpy")
+def _mark(light, bend, marks, band, template, halo, limits, room):
     w = light.image.shape[1]
     y0, x0, rows, columns = band
     inverse_gain, kappa, seeing_tolerance = limits
@@ -308,11 +356,9 @@ def _mark(light, bend, marks, band, template, halo, limits):
     area = abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0])
     wide = columns + 2 * halo
     flat = (plain.reshape(-1), template.signal.reshape(-1), template.squared.reshape(-1))
+    row, ends, places, floats, integers, far = room.row, room.ends, room.places, room.floats, room.integers, room.far
     for j_image in range(first_row, last_row):
         y = top + j_image
-        row, ends, nodes = np.empty((2, 4)), np.empty((last - first + 1, 2)), np.empty((RUN + 1, 2, 4), np.float32)
-        places, floats = np.empty(2 * WIDE), np.empty(N_FLOATS, np.float32)
-        integers, far = np.empty(N_INTEGERS, np.int32), np.empty(WIDE, np.bool_)
         _row(light, float(y), row)
         reached = _reached(light, row, first, last, box, ends)
         for low in range(reached[0], reached[1], RUN):
@@ -322,7 +368,7 @@ def _mark(light, bend, marks, band, template, halo, limits):
             if skip >= stop:
                 continue
             _places(light, row, low, high, places)
-            _fields_along(light, y, ends[low - first : high - first + 1], nodes, floats)
+            _fields_along(light, y, ends[low - first : high - first + 1], room.nodes, floats)
             phases = light.cell[y % 2, (start + left) % 2], light.cell[y % 2, (start + left + 1) % 2]
             n_pixels = (high - low) * SEGMENT
             _lattice_pixels(n_pixels, places, phases, band, halo, integers)
@@ -362,7 +408,7 @@ def _mark(light, bend, marks, band, template, halo, limits):
                     its_marks[start + n] = REJECTED
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _lattice_pixels(n, places, phases, band, halo, integers):
     """Where pixels of a run lie in the planes of a template: NEAREST, the nearest lattice pixel, -1 out of the band,
     and CORNER, the lower left one of the four around; indices of all planes in one."""
@@ -381,7 +427,7 @@ def _lattice_pixels(n, places, phases, band, halo, integers):
         integers[k + CORNER] = of + low * w + left if inside else np.int32(0)
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _template_at(n, wide, flat, places, integers, floats):
     """Template at pixels: TARGET, bilinear between lattice pixels; ABOVE and SQUARED of the nearest."""
     (plain, signal, squared), w = flat, Index(wide)
@@ -395,7 +441,7 @@ def _template_at(n, wide, flat, places, integers, floats):
         floats[k + ABOVE], floats[k + SQUARED] = signal[there], squared[there]
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _far(image, marks, skip, integers, floats, per_area, limits, far):
     """Which pixels are to be tested and differ from the template by more than their noise and the tolerance."""
     inverse_gain, limit, per_area = np.float32(limits[0]), np.float32(limits[1] * limits[1]), np.float32(per_area)
@@ -409,19 +455,19 @@ def _far(image, marks, skip, integers, floats, per_area, limits, far):
         far[k] = beyond & (integers[k + NEAREST] >= 0) & (marks[n] == KEPT)
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _sharper(light, width, fwhm):
     """By how much the peak of a star outgrows that of the template in a sharper frame, as in ``coadd``."""
     return max(light, 0.0) * max(width * width / (fwhm * fwhm) - 1, 0.0)
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _variance(raw, photons):
     """Variance of a raw pixel's value: of its sky, and of the photons above or below it."""
     return max(raw + photons, np.float32(LEAST_VARIANCE) * raw)
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _cubic(plane, place):
     i, j, fx, fy = place
     across, along = _keys(fx), _keys(fy)
@@ -433,7 +479,7 @@ def _cubic(plane, place):
     return total
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _keys(f):
     """Weights of the pixels at -1, 0, 1, 2 for a place f in 0 ... 1."""
     g = 1 - f
@@ -548,9 +594,9 @@ def deposit(lights, marks, band, signal, inverse_gain, odd, exposure_s, drop, su
     if len(per_frame[0]) != len(lights) or len(per_frame[1]) != len(lights):
         raise ValueError(f"need a half and an exposure of {len(lights)} lights, got {odd} and {exposure_s}")
     signal = np.ascontiguousarray(signal)  # one layout, so that the kernel is compiled once
-    _deposit(
-        stacked, np.array(bends), spots, its_marks, first, signal, halo, float(inverse_gain), per_frame, sums, counts
-    )
+    room = _room(stacked.image.shape[2], spots.ny.max(), spots.nx.max())
+    onto = (first, signal, halo, float(inverse_gain), per_frame, sums, counts)
+    _deposit(stacked, np.array(bends), spots, its_marks, *onto, room)
 
 
 def _stacked(lights, marks):
@@ -565,8 +611,8 @@ def _stacked(lights, marks):
     return lights[0]._replace(image=image, **each), its_marks
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _deposit(lights, bends, spots, marks, first, signal, halo, inverse_gain, per_frame, sums, counts):
+@entry(error_model="numpy")
+def _deposit(lights, bends, spots, marks, first, signal, halo, inverse_gain, per_frame, sums, counts, room):
     n_rows, n_columns = sums.shape[2:4]
     for strip in range((n_rows + TILE_ROWS - 1) // TILE_ROWS):
         j = strip * TILE_ROWS
@@ -594,11 +640,11 @@ def _deposit(lights, bends, spots, marks, first, signal, halo, inverse_gain, per
                     spots.sides[k],
                 )
                 frame = (inverse_gain, per_frame[0][k], per_frame[1][k])
-                _fill(light, bends[k], spot, marks[k], first, tile, signal, halo, frame, sums, counts)
+                _fill(light, bends[k], spot, marks[k], first, tile, signal, halo, frame, sums, counts, room)
 
 
-@njit(error_model="numpy")
-def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, sums, counts):
+@part(error_model="numpy")
+def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, sums, counts, room):
     """Drops on the output pixels of a tile: first row and column, height, width."""
     inverse_gain, half, exposure_s = per_frame
     n_columns = light.image.shape[1]
@@ -611,12 +657,8 @@ def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, sums, 
         first[1] + (tile[1] + tile[3] + spot.ex) / s,
     )
     row_low, row_high, low, high = _window(light, bend, box)
-    row, ends, nodes = np.empty((2, 4)), np.empty((high - low + 1, 2)), np.empty((RUN + 1, 2, 4), np.float32)
-    places, terms = np.empty(2 * WIDE), np.empty(4 * WIDE)
-    floats, integers = np.empty(N_FLOATS, np.float32), np.empty(N_INTEGERS, np.int32)
-    counting = np.empty(WIDE, np.uint8)
-    parts = np.empty((spot.ny + spot.nx) * WIDE, np.float32)
-    areas, shares = np.empty(spot.ny * spot.nx * WIDE, np.float32), np.empty(spot.ny * spot.nx * WIDE)
+    row, ends, places, terms = room.row, room.ends, room.places, room.terms
+    floats, integers = room.floats, room.integers
     for j_image in range(row_low, row_high):
         y = top + j_image
         _row(light, float(y), row)
@@ -628,20 +670,30 @@ def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, sums, 
             if skip >= stop:
                 continue
             _places(light, row, begin, end, places)
-            _fields_along(light, y, ends[begin - low : end - low + 1], nodes, floats)
+            _fields_along(light, y, ends[begin - low : end - low + 1], room.nodes, floats)
             phases = light.cell[y % 2, (left + start) % 2], light.cell[y % 2, (left + start + 1) % 2]
             _drops(n, spot, places, first, floats, integers)
             _light_at(n, places, phases, first, halo, signal, integers, floats)
-            _spread(n, spot, floats, parts, areas, shares)
+            _spread(n, spot, floats, room.parts, room.areas, room.shares)
             image = light.image[j_image, start + skip : start + stop]
             its_marks = marks[j_image, start + skip : start + stop]
+            if j_image + AHEAD < row_high:
+                _announce(light.image[j_image + AHEAD, start + skip : start + stop], 64 // 4)
+                _announce(marks[j_image + AHEAD, start + skip : start + stop], 64)
             _terms(image, skip, floats, s * s / spot.area, inverse_gain, terms)
-            _counting(its_marks, skip, terms, integers, tile, spot, counting)
-            run = (its_marks, skip, phases, terms, integers, counting, shares)
+            _counting(its_marks, skip, terms, integers, tile, spot, room.counting)
+            run = (its_marks, skip, phases, terms, integers, room.counting, room.shares)
             _scatter(run, spot, tile, half, exposure_s, sums, counts)
 
 
-@njit(error_model="numpy")
+@part()
+def _announce(values, per_line):
+    """Have a row of an image fetched, line of the cache by line."""
+    for n in range(0, len(values), per_line):
+        _prefetch(values, n)
+
+
+@part(error_model="numpy")
 def _drops(n, spot, places, first, floats, integers):
     """The first output pixel that each drop reaches, in the band, and where from it the drop lies."""
     s = float(spot.scale)
@@ -657,7 +709,7 @@ def _drops(n, spot, places, first, floats, integers):
         integers[k + FIRST_Y] = np.int32(low) - np.int32(first[0] * spot.scale)
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _light_at(n, places, phases, first, halo, signal, integers, floats):
     """LIGHT of the nearest lattice pixel; of pixels beyond the halo, whose drops do not reach the band, of any."""
     h, w, flat = np.int32(signal.shape[1]), np.int32(signal.shape[2]), signal.reshape(-1)
@@ -673,7 +725,7 @@ def _light_at(n, places, phases, first, halo, signal, integers, floats):
         floats[k + LIGHT] = flat[Index(integers[k + SIGNAL])]
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _terms(image, skip, floats, per_area, inverse_gain, terms):
     """Of each pixel: weight times value, weight, squared weight times variance, value."""
     per_area, inverse_gain = np.float32(per_area), np.float32(inverse_gain)
@@ -688,7 +740,7 @@ def _terms(image, skip, floats, per_area, inverse_gain, terms):
         terms[k + Y] = value
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _counting(marks, skip, terms, integers, tile, spot, counting):
     """0 where nothing of a drop counts in the tile, 1 where all of it does, 2 where a part may."""
     y0, x0, y1, x1 = np.int32(tile[0]), np.int32(tile[1]), np.int32(tile[0] + tile[2]), np.int32(tile[1] + tile[3])
@@ -701,7 +753,7 @@ def _counting(marks, skip, terms, integers, tile, spot, counting):
         counting[k] = np.uint8(some) * (np.uint8(2) - np.uint8(whole))
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _scatter(run, spot, tile, half, exposure_s, sums, counts):
     """Add the drops of a run to the output pixels of a tile."""
     marks, skip, phases, terms, integers, counting, shares = run
@@ -736,7 +788,7 @@ def _scatter(run, spot, tile, half, exposure_s, sums, counts):
                 all_sums[at + Index(8)] += a * exposure_s
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _spread(n_pixels, spot, floats, parts, areas, shares):
     """What of each drop of a run falls on output pixels, from that on which it begins: (ny nx WIDE,)."""
     ny, nx, area = spot.ny, spot.nx, spot.area
@@ -750,8 +802,8 @@ def _spread(n_pixels, spot, floats, parts, areas, shares):
                 for k in range(n_pixels):
                     out[k] = area * (across[k] * along[k])
         return
-    sides = spot.sides.astype(np.float32)
-    p0, p1, p2, p3, p4, p5, p6, p7 = sides[0], sides[1], sides[2], sides[3], sides[4], sides[5], sides[6], sides[7]
+    p0, p1, p2, p3 = F(spot.sides[0]), F(spot.sides[1]), F(spot.sides[2]), F(spot.sides[3])
+    p4, p5, p6, p7 = F(spot.sides[4]), F(spot.sides[5]), F(spot.sides[6]), F(spot.sides[7])
     ex, bottom = np.float32(spot.ex), np.float32(-0.5 * (spot.sides[1] + spot.sides[3]))
     ey, factor, least = np.float32(spot.ey), np.float32(1 / spot.pixfrac**2), np.float32(LEAST_SHARE * area)
     # First the area of the drop left of and below the far corner of each output pixel.
@@ -774,7 +826,7 @@ def _spread(n_pixels, spot, floats, parts, areas, shares):
                 out[k] = a if a > least else np.float32(0.0)
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _along(spot, half, place, n_parts, parts):
     """Shares along one axis of drops that are a product of both: (n_parts WIDE,), sum 1."""
     if spot.kernel == POINT:
@@ -803,7 +855,7 @@ def _along(spot, half, place, n_parts, parts):
                 parts[n * WIDE + k] /= total
 
 
-@njit(error_model="numpy")
+@part(error_model="numpy")
 def _edge(reach, height, width, slope, inverse):
     """Area between an edge and a level at a height above its left end, as far right as it reaches."""
     zero = np.float32(0.0)

@@ -1,7 +1,8 @@
 """Kernels of the drizzled colours: sums over neighbours, and what fills in where drops are few."""
 
 import numpy as np
-from numba import njit
+
+from tilestack.kernels import entry, part
 
 NOTHING = np.finfo(float).tiny
 
@@ -24,7 +25,7 @@ def box_sum(values, radius):
     return out.reshape(values.shape)
 
 
-@njit(cache=True, nogil=True)
+@entry()
 def _box_sum(planes, radius, along_rows, out):
     n, h, w = planes.shape
     for row in range(n * h):
@@ -42,7 +43,7 @@ def _box_sum(planes, radius, along_rows, out):
             _add(line, along_rows[p, y + k])
 
 
-@njit
+@part()
 def _add(line, other):
     for x in range(len(line)):
         line[x] += other[x]
@@ -78,7 +79,7 @@ def filled(sums, variance, weight, limit, radii, raised, spreading):
     return results
 
 
-@njit(cache=True, nogil=True)
+@entry()
 def _filled(sums, variance, weight, limit, radii, raised, spreading, out, noise, thin):
     n_channels, h, w = weight.shape
     n_radii = len(radii)
@@ -118,7 +119,7 @@ def _filled(sums, variance, weight, limit, radii, raised, spreading, out, noise,
                 noise[i, c, y, x] = total
 
 
-@njit
+@part()
 def _around(image, y, x, radius):
     """Sum over the (2 radius + 1)^2 pixels around one, those beyond the rims left out."""
     total = 0.0

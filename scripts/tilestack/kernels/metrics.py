@@ -1,7 +1,8 @@
 """Kernels of LOCAL_METRICS: sharpness of structure in the tiles of a frame."""
 
 import numpy as np
-from numba import njit
+
+from tilestack.kernels import entry, part
 
 NO_DATA, SATURATED = -32768, 32767
 
@@ -23,25 +24,32 @@ def band_pass(image, step):
     """
     if image.ndim != 2 or step not in (1, 2):
         raise ValueError(f"need an image and step 1 or 2, got shape {image.shape} and {step}")
-    return _band_pass(np.ascontiguousarray(image, dtype=np.float32), step)
-
-
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def _band_pass(image, step):
-    h, w = image.shape
-    out = np.full((h, w), np.nan, np.float32)
-    far = 3 * step
-    for y in range(far, h - far):
-        # By columns first: three near rows, and three far ones.
-        inner = image[y - step] + image[y] + image[y + step]
-        outer = image[y - far] + image[y] + image[y + far]
-        n = w - 2 * far
-        near = inner[far - step : far - step + n], inner[far : far + n], inner[far + step : far + step + n]
-        _difference(near, (outer[:n], outer[far : far + n], outer[2 * far :]), image[y, far : far + n], out[y, far:])
+    out = np.full(image.shape, np.nan, np.float32)
+    room = np.empty((2, image.shape[1]), np.float32)
+    _band_pass(np.ascontiguousarray(image, dtype=np.float32), step, room, out)
     return out
 
 
-@njit(fastmath={"contract"})
+@entry(fastmath={"contract"})
+def _band_pass(image, step, room, out):
+    h, w = image.shape
+    far, inner, outer = 3 * step, room[0], room[1]
+    for y in range(far, h - far):
+        # By columns first: three near rows, and three far ones.
+        _of_three(image[y - step], image[y], image[y + step], inner)
+        _of_three(image[y - far], image[y], image[y + far], outer)
+        n = w - 2 * far
+        near = inner[far - step : far - step + n], inner[far : far + n], inner[far + step : far + step + n]
+        _difference(near, (outer[:n], outer[far : far + n], outer[2 * far :]), image[y, far : far + n], out[y, far:])
+
+
+@part(fastmath={"contract"})
+def _of_three(one, other, third, out):
+    for x in range(len(out)):
+        out[x] = one[x] + other[x] + third[x]
+
+
+@part(fastmath={"contract"})
 def _difference(inner, outer, own, out):
     (a, b, c), (d, e, f) = inner, outer
     for x in range(len(own)):
@@ -78,9 +86,10 @@ def structure_sums(codes, scale, template, cell, box, tiles, tile, stride, step)
     if codes.shape != template.shape or codes.shape != tuple(box[2:]):
         raise ValueError(f"need equal shapes, got {codes.shape}, {template.shape} and box {box}")
     values = np.full(codes.shape, np.nan, np.float32)
-    _small_structure(codes, float(scale), step, values)
+    _small_structure(codes, float(scale), step, np.empty((3, codes.shape[1]), np.int32), values)
     sums = np.zeros((4, cell.max() + 1, *tiles[2:]))
-    _structure_sums(values, template, cell, *box[:2], *tiles[:2], tile, stride, sums)
+    room = np.empty((2, tile), np.int32), np.empty((2, 3, tile))
+    _structure_sums(values, template, cell, *box[:2], *tiles[:2], tile, stride, *room, sums)
     return sums
 
 
@@ -88,13 +97,12 @@ def structure_sums(codes, scale, template, cell, box, tiles, tile, stride, step)
 LOWEST, NO_VALUE = 32768, 1 << 20
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def _small_structure(codes, scale, step, out):
+@entry(fastmath={"contract"})
+def _small_structure(codes, scale, step, room, out):
     """Band-pass of codes, exact in integers: NaN where a pixel that it takes has no value."""
     h, w = codes.shape
-    far = 3 * step
+    far, own, inner, outer = 3 * step, room[0], room[1], room[2]
     for y in range(far, h - far):
-        own, inner, outer = np.empty(w, np.int32), np.empty(w, np.int32), np.empty(w, np.int32)
         _coded(codes[y], own)
         _of_rows(codes[y - step], own, codes[y + step], inner)
         _of_rows(codes[y - far], own, codes[y + far], outer)
@@ -103,7 +111,7 @@ def _small_structure(codes, scale, step, out):
         _structure(near, (outer[:n], outer[far : far + n], outer[2 * far :]), own[far : far + n], scale, out[y, far:])
 
 
-@njit
+@part()
 def _of_rows(above, own, below, out):
     _coded(above, out)
     for x in range(len(out)):
@@ -112,7 +120,7 @@ def _of_rows(above, own, below, out):
         out[x] += np.int32(NO_VALUE) if code == NO_DATA or code == SATURATED else np.int32(0)
 
 
-@njit
+@part()
 def _coded(codes, out):
     for x in range(len(out)):
         code = np.int32(codes[x])
@@ -120,7 +128,7 @@ def _coded(codes, out):
         out[x] = code + np.int32(LOWEST) + (np.int32(NO_VALUE) if bad else np.int32(0))
 
 
-@njit(fastmath={"contract"})
+@part(fastmath={"contract"})
 def _structure(inner, outer, own, scale, out):
     (a, b, c), (d, e, f) = inner, outer
     for x in range(len(own)):
@@ -129,8 +137,8 @@ def _structure(inner, outer, own, scale, out):
         out[x] = value if nine < NO_VALUE and eight < NO_VALUE else np.nan
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def _structure_sums(values, template, cell, y0, x0, j0, i0, tile, stride, sums):
+@entry(fastmath={"contract"})
+def _structure_sums(values, template, cell, y0, x0, j0, i0, tile, stride, n, parts, sums):
     h, w = values.shape
     _, _, ny, nx = sums.shape
     for job in range(ny * nx):
@@ -142,12 +150,12 @@ def _structure_sums(values, template, cell, y0, x0, j0, i0, tile, stride, sums):
         if right <= left:
             continue
         # Sums of columns, by the parity of their rows.
-        n, parts = np.zeros((2, right - left), np.int32), np.zeros((2, 3, right - left))
+        n[:] = 0
+        parts[:] = 0.0
         for y in range(max(bottom, 0), min(bottom + tile, h)):
             row = y & 1
-            _add_products(
-                values[y, left:right], template[y, left:right], n[row], parts[row, 0], parts[row, 1], parts[row, 2]
-            )
+            its = values[y, left:right], template[y, left:right]
+            _add_products(*its, n[row], parts[row, 0], parts[row, 1], parts[row, 2])
         for row in range(2):
             for x in range(right - left):
                 c = cell[(y0 + row) % 2, (x0 + left + x) % 2]
@@ -156,7 +164,7 @@ def _structure_sums(values, template, cell, y0, x0, j0, i0, tile, stride, sums):
                     sums[1 + k, c, j, i] += parts[row, k, x]
 
 
-@njit(fastmath={"contract"})
+@part(fastmath={"contract"})
 def _add_products(values, template, n, cross, power, own):
     for x in range(len(values)):
         value, target = np.float64(values[x]), np.float64(template[x])

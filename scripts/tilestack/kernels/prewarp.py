@@ -3,7 +3,11 @@
 import math
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from tilestack.kernels import entry, part
 
 # Positions in a pixel for which the weights of the Lanczos kernel are tabulated; half a step is 0.0005 px.
 N_PHASES = 1024
@@ -47,8 +51,9 @@ def lanczos_table(a=3):
 
 
 TABLE = lanczos_table()
+VECTORS = np.pad(TABLE, ((0, 0), (0, 2)))  # with two taps more, of no weight: a row is a vector
 Index = np.uintp
-ONE, TWO, THREE, FOUR = Index(1), Index(2), Index(3), Index(4)
+ONE, TWO, THREE, FOUR, EIGHT = Index(1), Index(2), Index(3), Index(4), Index(8)
 F = np.float32  # numbers of formulas in single precision: a plain one would make them double
 
 
@@ -109,27 +114,26 @@ def demosaic(raw, cell):
     """
     if raw.ndim != 2 or min(raw.shape) < 5 or cell.shape != (2, 2):
         raise ValueError(f"raw must be at least (5, 5) and cell (2, 2), got {raw.shape} and {cell.shape}")
-    return _demosaic(np.pad(raw.astype(np.float32, copy=False), 2, mode="reflect"), cell)
+    planes = np.empty((3, *raw.shape), np.float32)
+    _demosaic(np.pad(raw.astype(np.float32, copy=False), 2, mode="reflect"), cell, planes)
+    return planes
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def _demosaic(padded, cell):
-    h, w = padded.shape[0] - 4, padded.shape[1] - 4
-    planes = np.empty((3, h, w), np.float32)
-    for y in range(h):
+@entry(fastmath={"contract"})
+def _demosaic(padded, cell, planes):
+    for y in range(planes.shape[1]):
         rows = padded[y], padded[y + 1], padded[y + 2], padded[y + 3], padded[y + 4]
         green = Index(0 if cell[y % 2, 0] == 1 else 1)  # the columns of green; the others have one colour too
         own = cell[y % 2, 1 - green]
         _green(rows, green, planes[1, y])
         _of_this_row(rows, green, planes[own, y])
         _of_next_row(rows, green, planes[2 - own, y])
-    return planes
 
 
 # In single precision, and one loop for each row that is written: of more rows the compiler would have to ask at run
 # time whether they overlap, and makes no vectors then. Without fused multiply-add, as in ``drizzle``: what is taken
 # one by one behind the last vector of a row must have the same bits.
-@njit
+@part()
 def _green(rows, green, out):
     above, up, line, down, below = rows
     for x in range(len(out)):
@@ -139,7 +143,7 @@ def _green(rows, green, out):
         out[k] = c if k & ONE == green else F(0.125) * (F(4) * c + F(2) * cross - far)
 
 
-@njit
+@part()
 def _of_this_row(rows, green, out):
     """Red or blue, whichever has pixels in the row."""
     above, up, line, down, below = rows
@@ -151,7 +155,7 @@ def _of_this_row(rows, green, out):
         out[k] = F(0.0625) * value if k & ONE == green else c
 
 
-@njit
+@part()
 def _of_next_row(rows, green, out):
     """Red or blue, whichever has pixels in the rows above and below."""
     above, up, line, down, below = rows
@@ -187,7 +191,7 @@ def saturation_map(raw, saturation, reach=3):
     return near
 
 
-@njit(cache=True, nogil=True)
+@entry()
 def _mark_saturated(near, ys, xs, reach):
     h, w = near.shape
     for reach_low, reach_high, mark in ((reach, reach - 1, TOUCHES_SATURATED), (1, 0, SATURATED)):
@@ -260,12 +264,12 @@ def warp(planes, plane_of, step, offsets, near, to_frame, box, *, lens=None, str
         to_frame = np.array([[1.0, 0.0, dx], [0.0, 1.0, dy]])
         _warp_shifted(planes, plane_of, float(dx), float(dy), y0, x0, TABLE, image)
     else:
-        _warp(planes, plane_of, step, offsets, to_frame, lens, y0, x0, TABLE, image)
+        _warp(planes, plane_of, step, offsets, to_frame, lens, y0, x0, VECTORS, image)
     _hold_saturated(planes, plane_of, step, offsets, near, to_frame, lens, y0, x0, reach, image, saturated)
     return image, saturated
 
 
-@njit(fastmath={"contract"})
+@part(fastmath={"contract"})
 def _in_frame(to_frame, lens, x, y):
     """Place in the raw frame of a lattice position."""
     u = to_frame[0, 0] * x + to_frame[0, 1] * y + to_frame[0, 2]
@@ -285,9 +289,51 @@ def _in_frame(to_frame, lens, x, y):
     return px, py
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+LANES = ir.VectorType(ir.FloatType(), TAPS + 2)
+
+
+@intrinsic
+def _interpolated(typing_context, values, at, width, table, down, across):
+    """Sum of 6x6 values from a place on, in rows that lie `width` apart, by weights from two places of a table on: a
+    row is a vector of eight, of which the last two are left out. The compiler finds no vectors in loops this short."""
+
+    def sum_by_rows(context, builder, signature, args):
+        values, at, width, table, down, across = args
+        values, table = (
+            context.make_array(kind)(context, builder, array).data
+            for kind, array in ((signature.args[0], values), (signature.args[3], table))
+        )
+        zero, undefined = ir.Constant(LANES, None), ir.Constant(LANES, ir.Undefined)
+
+        def indices(numbers):
+            return ir.Constant(ir.VectorType(ir.IntType(32), len(numbers)), list(numbers))
+
+        def vector_at(pointer):
+            return builder.load(builder.bitcast(pointer, LANES.as_pointer()), align=4)
+
+        total, place = None, at
+        for m in range(TAPS):
+            weight = builder.load(builder.gep(table, [builder.add(down, down.type(m))]))
+            weight = builder.insert_element(undefined, weight, ir.IntType(32)(0))
+            weight = builder.shuffle_vector(weight, undefined, indices([0] * 8))
+            part = builder.fmul(vector_at(builder.gep(values, [place])), weight, flags=("contract",))
+            total = part if total is None else builder.fadd(total, part, flags=("contract",))
+            place = builder.add(place, width)
+        # The last two lanes may hold anything, NaN too.
+        total = builder.shuffle_vector(total, zero, indices([0, 1, 2, 3, 4, 5, 8, 8]))
+        total = builder.fmul(total, vector_at(builder.gep(table, [across])))
+        for half in (4, 2, 1):
+            other = builder.shuffle_vector(total, total, indices([(k + half) % 8 for k in range(8)]))
+            total = builder.fadd(total, other)
+        return builder.extract_element(total, ir.IntType(32)(0))
+
+    return types.float32(values, at, width, table, down, across), sum_by_rows
+
+
+@entry(fastmath={"contract"}, error_model="numpy")
 def _warp(planes, plane_of, step, offsets, to_frame, lens, y0, x0, table, image):
     rows, columns = image.shape
+    flat, weights = planes.reshape(-1), table.reshape(-1)
     for j in range(rows):
         across = plane_of[(y0 + j) % 2]
         pace = 1 if across[0] == across[1] else 2
@@ -295,6 +341,7 @@ def _warp(planes, plane_of, step, offsets, to_frame, lens, y0, x0, table, image)
             p = across[(x0 + parity) % 2]
             plane = planes[p]
             hp, wp = plane.shape
+            width, first, reach = Index(wp), Index(p * hp * wp), Index((TAPS - 1) * wp + TAPS + 2)
             # Transform to the pixels of the plane.
             shrink = 1.0 / step
             a, b, c = to_frame[0, 0] * shrink, to_frame[0, 1] * shrink, (to_frame[0, 2] - offsets[p, 1]) * shrink
@@ -316,22 +363,19 @@ def _warp(planes, plane_of, step, offsets, to_frame, lens, y0, x0, table, image)
                 # Unsigned: of others numba looks whether they count from the end, 16 in place of 12 ns a pixel.
                 ix, iy = Index(u), Index(v)
                 px, py = Index((u - ix) * N_PHASES + 0.5), Index((v - iy) * N_PHASES + 0.5)
-                left, low = ix - TWO, iy - TWO
-                s0 = s1 = s2 = s3 = s4 = s5 = np.float32(0.0)
+                at = first + (iy - TWO) * width + ix - TWO
+                if at + reach <= len(flat):
+                    image[j, i] = _interpolated(flat, at, width, weights, py * EIGHT, px * EIGHT)
+                    continue
+                # In the last corner of the last plane, behind which a vector must not read.
+                total = np.float32(0.0)
                 for m in range(TAPS):
-                    factor = table[py, m]
-                    line = plane[low + Index(m)]
-                    s0 += factor * line[left]
-                    s1 += factor * line[left + ONE]
-                    s2 += factor * line[ix]
-                    s3 += factor * line[ix + ONE]
-                    s4 += factor * line[ix + TWO]
-                    s5 += factor * line[ix + THREE]
-                total = table[px, 0] * s0 + table[px, 1] * s1 + table[px, 2] * s2
-                image[j, i] = total + (table[px, 3] * s3 + table[px, 4] * s4 + table[px, 5] * s5)
+                    for n in range(TAPS):
+                        total += table[py, m] * table[px, n] * flat[at + Index(m) * width + Index(n)]
+                image[j, i] = total
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@entry(fastmath={"contract"})
 def _hold_saturated(planes, plane_of, step, offsets, near, to_frame, lens, y0, x0, reach, image, saturated):
     """Mark the pixels on saturated raw ones, and hold those that have one under the kernel to its range."""
     rows, columns = image.shape
@@ -531,7 +575,7 @@ def _sky_mesh(image, cell, step, y0, x0, mesh, first_y, first_x, level, noise):
             level[c, j, i] = _clipped_mean(values[:n])
 
 
-@njit
+@part()
 def _first_of(phases, x, step, c):
     """How far from column x the first pixel of a channel is in a row of these phases; -1 where it has none."""
     for k in range(step):
@@ -578,7 +622,7 @@ def _clipped_mean(values):
     return centre
 
 
-@njit(fastmath={"contract"})
+@part(fastmath={"contract"})
 def _within(values, centre, reach):
     """Number of values within reach of a centre, and the sums of their offsets and of the squares of these."""
     count = 0
@@ -700,7 +744,7 @@ def _gradient_energy(image, step, sums):
         sums[block, 0], sums[block, 1] = total.sum(), count.sum()
 
 
-@njit(fastmath={"contract"})
+@part(fastmath={"contract"})
 def _add_gradients(left, right, below, above, step, total, count):
     below, above, factor = below[step : len(below) - step], above[step : len(above) - step], np.float32(0.5 / step)
     for x in range(len(total)):
@@ -711,7 +755,7 @@ def _add_gradients(left, right, below, above, step, total, count):
         count[x] += np.int32(known)
 
 
-@njit(cache=True, nogil=True)
+@entry()
 def extent(image):
     """Number of pixels of a float32 image that are no NaN, the least and the largest of them; NaN if there is none."""
     n, low, high = 0, np.float32(np.inf), np.float32(-np.inf)
@@ -747,7 +791,7 @@ def quantise(image, saturated, zero, scale):
     return codes
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@entry(fastmath={"contract"})
 def _quantise(image, saturated, zero, scale, codes):
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):

@@ -1,7 +1,8 @@
 """Kernels of SCAN_INPUT: what the pixels of a light say without any model of the camera."""
 
 import numpy as np
-from numba import njit
+
+from tilestack.kernels import entry
 
 # A star in a 2x2-binned light is wider than a pixel: this many of its eight neighbours stand out too.
 STAR_NEIGHBOURS = 3
@@ -28,7 +29,7 @@ def levels(image):
     return _levels(np.ascontiguousarray(image, dtype=np.float32))
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@entry(fastmath={"contract"})
 def _levels(image):
     n_nan, n_zero, n_highest = 0, 0, 0
     lowest, highest = np.inf, -np.inf
@@ -65,18 +66,18 @@ def binned(image):
     """
     if image.ndim != 2:
         raise ValueError(f"image must be (h, w), got shape {image.shape}")
-    return _binned(np.ascontiguousarray(image, dtype=np.float32))
-
-
-@njit(cache=True, nogil=True)
-def _binned(image):
     out = np.empty((image.shape[0] // 2, image.shape[1] // 2), np.float32)
+    _binned(np.ascontiguousarray(image, dtype=np.float32), out)
+    return out
+
+
+@entry()
+def _binned(image, out):
     for y in range(out.shape[0]):
         upper, lower, means = image[2 * y], image[2 * y + 1], out[y]
         for x in range(np.uintp(len(means))):
             left, right = np.uintp(2) * x, np.uintp(2) * x + np.uintp(1)
             means[x] = ((upper[left] + lower[left]) + (upper[right] + lower[right])) * np.float32(0.25)
-    return out
 
 
 def count_peaks(binned, background, noise, block, limit):
@@ -111,7 +112,7 @@ def count_peaks(binned, background, noise, block, limit):
     return count, highest / noise
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@entry(fastmath={"contract"})
 def _count_peaks(binned, background, noise, block, limit):
     rows, columns = background.shape
     count, highest = 0, 0.0

@@ -1,7 +1,8 @@
 """Kernels of prewarped frames in files: of each row only the pixels from the first with data to the last."""
 
 import numpy as np
-from numba import njit
+
+from tilestack.kernels import entry, part
 
 NO_DATA = -32768
 
@@ -22,15 +23,18 @@ def pack(codes):
     """
     if codes.ndim != 2 or codes.dtype != np.int16:
         raise ValueError(f"need int16 codes (h, w), got {codes.dtype} {codes.shape}")
-    pixels, first, end = _pack(np.ascontiguousarray(codes))
+    codes = np.ascontiguousarray(codes)
+    first, end = np.zeros(len(codes), np.int32), np.zeros(len(codes), np.int32)
+    _find(codes, first, end)
+    pixels = np.empty((end - first).sum(), np.int16)
+    _pack(codes, first, end, pixels)
     return pixels.view(">i2"), first, end
 
 
-@njit(cache=True, nogil=True)
-def _pack(codes):
-    h, w = codes.shape
-    first, end = np.zeros(h, np.int32), np.zeros(h, np.int32)
-    for y in range(h):
+@entry()
+def _find(codes, first, end):
+    w = codes.shape[1]
+    for y in range(len(codes)):
         low, high = 0, w
         while low < w and codes[y, low] == NO_DATA:
             low += 1
@@ -38,16 +42,18 @@ def _pack(codes):
             high -= 1
         if high > low:
             first[y], end[y] = low, high
-    pixels = np.empty((end - first).sum(), np.int16)
+
+
+@entry()
+def _pack(codes, first, end, pixels):
     n = 0
-    for y in range(h):
+    for y in range(len(codes)):
         length = end[y] - first[y]
         _swap(codes[y, first[y] : end[y]], pixels[n : n + length])
         n += length
-    return pixels, first, end
 
 
-@njit
+@part()
 def _swap(codes, out):
     """Swap the bytes of numbers: of those of the machine, which is little-endian, and those of FITS."""
     for k in range(len(out)):
@@ -73,7 +79,7 @@ def unpack(pixels, first, end, left, out):
     _unpack(pixels.view(np.int16), first, end, left, out)
 
 
-@njit(cache=True, nogil=True)
+@entry()
 def _unpack(pixels, first, end, left, out):
     n, width = 0, out.shape[1]
     for y in range(len(first)):

@@ -1,7 +1,8 @@
 """Kernel of the sky template: the median of normalised frames."""
 
 import numpy as np
-from numba import njit
+
+from tilestack.kernels import entry, part
 
 NO_DATA, SATURATED = -32768, 32767
 # Columns that are taken at once where all frames have data.
@@ -51,29 +52,27 @@ def median(codes, zero, scale, sky, grid, photometric, channel_rows, variance, m
         )
     image, spread = np.empty((h, w), np.float32), np.empty((h, w), np.float32)
     count = np.empty((h, w), np.int16)
-    _median(codes, zero, scale, sky, *grid, photometric, channel_rows, variance, int(most), image, spread, count)
+    frames = (codes, zero, scale, sky, photometric, variance)
+    fewest = min(most, n)
+    nodes = np.clip((grid[1] + np.arange(w) / grid[2]).astype(np.int64), 0, sky.shape[3] - 2)
+    room = np.empty((n, *sky.shape[1::2])), np.empty((fewest, CHUNK + 8)), np.empty(n), np.empty(n)
+    _median(frames, *grid, channel_rows, fewest, int(most), nodes, room, image, spread, count)
     return image, spread, count
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def _median(
-    codes, zero, scale, sky, grid_y, grid_x, pitch, photometric, channel_rows, variance, most, image, spread, count
-):
+@entry(fastmath={"contract"}, error_model="numpy")
+def _median(frames, grid_y, grid_x, pitch, channel_rows, fewest, most, nodes, room, image, spread, count):
+    codes, zero, scale, sky, photometric, variance = frames
+    lines, values, few, variances = room
     n, h, w = codes.shape
-    fewest = min(most, n)
-    nodes = np.empty(w, np.int64)
-    for x in range(w):
-        nodes[x] = min(max(int(grid_x + x / pitch), 0), sky.shape[3] - 2)
     for y in range(h):
         at_y = grid_y + y / pitch
         j = min(max(int(at_y), 0), sky.shape[2] - 2)
-        lines = np.empty((n, sky.shape[1], sky.shape[3]))
         for k in range(n):
             for c in range(sky.shape[1]):
                 for i in range(sky.shape[3]):
                     lines[k, c, i] = sky[k, c, j, i] + (at_y - j) * (sky[k, c, j + 1, i] - sky[k, c, j, i])
         channels = (channel_rows[y % 2, 0], channel_rows[y % 2, 1])
-        values, few, variances = np.empty((fewest, CHUNK + 8)), np.empty(n), np.empty(n)
         for x0 in range(0, w, CHUNK):
             end = min(x0 + CHUNK, w)
             clean = True
@@ -118,12 +117,15 @@ def _median(
                 image[y, x], spread[y, x] = _middle(few[:m]), _spread(variances[:m])
 
 
-@njit
+@part()
 def _spread(variances):
-    return np.pi / 2 * variances.sum() / len(variances) ** 2
+    total = 0.0
+    for k in range(len(variances)):
+        total += variances[k]
+    return np.pi / 2 * total / len(variances) ** 2
 
 
-@njit
+@part()
 def _all_known(codes):
     bad = np.int32(0)
     for x in range(len(codes)):
@@ -131,7 +133,7 @@ def _all_known(codes):
     return bad == 0
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@part(fastmath={"contract"}, error_model="numpy")
 def _normalised(codes, frame, even, odd, nodes, x0, grid_x, pitch, out):
     """Normalised pixels of a frame from column x0 on, without tests inside so that they are made as vectors."""
     zero, scale, by_even, by_odd = frame
@@ -150,7 +152,7 @@ def _normalised(codes, frame, even, odd, nodes, x0, grid_x, pitch, out):
         x = stop
 
 
-@njit
+@part()
 def _sort_upper_half(values, n):
     """Sort the columns of values, rising, as far down as their medians: the largest goes last, the next one before."""
     for last in range(len(values) - 1, (len(values) - 1) // 2 - 1, -1):
@@ -158,19 +160,17 @@ def _sort_upper_half(values, n):
             _put_in_order(values[k, :n], values[k + 1, :n])
 
 
-@njit
+@part()
 def _put_in_order(one, other):
     for x in range(len(one)):
         a, b = one[x], other[x]
         one[x], other[x] = (a if a < b else b), (b if a < b else a)
 
 
-@njit(fastmath={"contract"})
+@part(fastmath={"contract"})
 def _middle(values):
-    """Median, by insertion sort of few values and by selection of many; reorders them."""
+    """Median, by insertion sort, as they are few; reorders the values."""
     n = len(values)
-    if n > 24:
-        return np.median(values)
     for a in range(1, n):
         value = values[a]
         b = a - 1
