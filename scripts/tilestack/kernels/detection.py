@@ -427,7 +427,7 @@ def _aperture_fluxes(image, cell, xy, radius, n_channels):
         total, weight = np.zeros(n_channels), np.zeros(n_channels)
         for y in range(cy - reach, cy + reach + 1):
             for x in range(cx - reach, cx + reach + 1):
-                distance = math.hypot(x - x0, y - y0)
+                distance = math.sqrt((x - x0) ** 2 + (y - y0) ** 2)
                 c = cell[y % 2, x % 2]
                 share = min(max(radius + 0.5 - distance, 0.0), 1.0)
                 if share > 0:

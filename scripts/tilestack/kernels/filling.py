@@ -75,17 +75,16 @@ def filled(sums, variance, weight, limit, radii, raised, spreading):
     if sums.shape[1:] != weight.shape or variance.shape[1:] != weight.shape or limit.shape != weight.shape:
         raise ValueError(f"need equal images, got {sums.shape}, {variance.shape}, {weight.shape} and {limit.shape}")
     results = sums.copy(), variance.copy(), np.zeros(weight.shape, np.bool_)
-    _filled(sums, variance, weight, limit, radii, raised, spreading, *results)
+    _filled(sums, variance, weight, limit, radii, raised, spreading, np.empty((2, len(radii))), *results)
     return results
 
 
 @entry()
-def _filled(sums, variance, weight, limit, radii, raised, spreading, out, noise, thin):
+def _filled(sums, variance, weight, limit, radii, raised, spreading, room, out, noise, thin):
     n_channels, h, w = weight.shape
-    n_radii = len(radii)
+    n_radii, share, boxes = len(radii), room[0], room[1]
     for row in range(n_channels * h):
         c, y = row // h, row % h
-        share, boxes = np.empty(n_radii), np.empty(n_radii)
         for x in range(w):
             if weight[c, y, x] >= limit[c, y, x]:
                 continue

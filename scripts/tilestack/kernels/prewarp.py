@@ -26,6 +26,9 @@ ROWS = 32
 LEAST_STRETCH = 1.05
 # A transform that a shift replaces to this in the corners is done as a shift: a tenth of a good centroid error.
 SHIFT_TOLERANCE_PX = 0.005
+# Columns of the lattice are resampled in strips that cross so many rows of the frame, but at least so wide: along a
+# whole row of a turned frame those which the next one needs would have left the cache.
+STRIP_ROWS, LEAST_STRIP = 16, 64
 # What a resampled pixel stands near to.
 CLEAR, TOUCHES_SATURATED, SATURATED = 0, 1, 2
 
@@ -330,49 +333,64 @@ def _interpolated(typing_context, values, at, width, table, down, across):
     return types.float32(values, at, width, table, down, across), sum_by_rows
 
 
+@part()
+def _reached(slope, start, size, low, high):
+    """Of columns low ... high, those whose place, start + slope x column, lies within a frame and a pixel around it."""
+    if abs(slope) < 1e-9:
+        return (low, high) if -1.0 < start < size else (low, low)
+    one, other = (-1.0 - start) / slope, (size - start) / slope
+    return max(low, int(max(min(one, other), -1e9))), min(high, int(min(max(one, other), 1e9)) + 2)
+
+
 @entry(fastmath={"contract"}, error_model="numpy")
 def _warp(planes, plane_of, step, offsets, to_frame, lens, y0, x0, table, image):
     rows, columns = image.shape
     flat, weights = planes.reshape(-1), table.reshape(-1)
-    for j in range(rows):
-        across = plane_of[(y0 + j) % 2]
-        pace = 1 if across[0] == across[1] else 2
-        for parity in range(pace):  # one plane at a time: of a mosaic every other pixel of the row
-            p = across[(x0 + parity) % 2]
-            plane = planes[p]
-            hp, wp = plane.shape
-            width, first, reach = Index(wp), Index(p * hp * wp), Index((TAPS - 1) * wp + TAPS + 2)
-            # Transform to the pixels of the plane.
-            shrink = 1.0 / step
-            a, b, c = to_frame[0, 0] * shrink, to_frame[0, 1] * shrink, (to_frame[0, 2] - offsets[p, 1]) * shrink
-            d, e, f = to_frame[1, 0] * shrink, to_frame[1, 1] * shrink, (to_frame[1, 2] - offsets[p, 0]) * shrink
-            lattice_y = float(y0 + j)
-            for i in range(parity, columns, pace):
-                lattice_x = float(x0 + i)
+    strip = min(max(int(STRIP_ROWS / max(abs(to_frame[1, 0]), 1e-9)), LEAST_STRIP), columns)
+    for left in range(0, columns, strip):
+        for j in range(rows):
+            across = plane_of[(y0 + j) % 2]
+            pace = 1 if across[0] == across[1] else 2
+            for parity in range(pace):  # one plane at a time: of a mosaic every other pixel of the row
+                p = across[(x0 + parity) % 2]
+                plane = planes[p]
+                hp, wp = plane.shape
+                width, first, reach = Index(wp), Index(p * hp * wp), Index((TAPS - 1) * wp + TAPS + 2)
+                # Transform to the pixels of the plane.
+                shrink = 1.0 / step
+                a, b, c = to_frame[0, 0] * shrink, to_frame[0, 1] * shrink, (to_frame[0, 2] - offsets[p, 1]) * shrink
+                d, e, f = to_frame[1, 0] * shrink, to_frame[1, 1] * shrink, (to_frame[1, 2] - offsets[p, 0]) * shrink
+                lattice_y = float(y0 + j)
+                low, high = left, min(left + strip, columns)
                 if lens is None:
-                    u, v = a * lattice_x + b * lattice_y + c, d * lattice_x + e * lattice_y + f
-                else:
-                    x, y = _in_frame(to_frame, lens, lattice_x, lattice_y)
-                    u, v = (x - offsets[p, 1]) * shrink, (y - offsets[p, 0]) * shrink
-                if not (u >= 2.0 and v >= 2.0 and u < wp - 3 and v < hp - 3):
-                    # At the outermost pixels there is no kernel; on the grid itself none is needed.
-                    on_x, on_y = round(u), round(v)
-                    if abs(u - on_x) < 1e-6 and abs(v - on_y) < 1e-6 and 0 <= on_x < wp and 0 <= on_y < hp:
-                        image[j, i] = plane[on_y, on_x]
-                    continue
-                # Unsigned: of others numba looks whether they count from the end, 16 in place of 12 ns a pixel.
-                ix, iy = Index(u), Index(v)
-                px, py = Index((u - ix) * N_PHASES + 0.5), Index((v - iy) * N_PHASES + 0.5)
-                at = first + (iy - TWO) * width + ix - TWO
-                if at + reach <= len(flat):
-                    image[j, i] = _interpolated(flat, at, width, weights, py * EIGHT, px * EIGHT)
-                    continue
-                # In the last corner of the last plane, behind which a vector must not read.
-                total = np.float32(0.0)
-                for m in range(TAPS):
-                    for n in range(TAPS):
-                        total += table[py, m] * table[px, n] * flat[at + Index(m) * width + Index(n)]
-                image[j, i] = total
+                    low, high = _reached(a, a * x0 + b * lattice_y + c, wp, low, high)
+                    low, high = _reached(d, d * x0 + e * lattice_y + f, hp, low, high)
+                for i in range(low + (low + parity) % pace, high, pace):
+                    lattice_x = float(x0 + i)
+                    if lens is None:
+                        u, v = a * lattice_x + b * lattice_y + c, d * lattice_x + e * lattice_y + f
+                    else:
+                        x, y = _in_frame(to_frame, lens, lattice_x, lattice_y)
+                        u, v = (x - offsets[p, 1]) * shrink, (y - offsets[p, 0]) * shrink
+                    if not (u >= 2.0 and v >= 2.0 and u < wp - 3 and v < hp - 3):
+                        # At the outermost pixels there is no kernel; on the grid itself none is needed.
+                        on_x, on_y = round(u), round(v)
+                        if abs(u - on_x) < 1e-6 and abs(v - on_y) < 1e-6 and 0 <= on_x < wp and 0 <= on_y < hp:
+                            image[j, i] = plane[on_y, on_x]
+                        continue
+                    # Unsigned: of others numba looks whether they count from the end, 16 in place of 12 ns a pixel.
+                    ix, iy = Index(u), Index(v)
+                    px, py = Index((u - ix) * N_PHASES + 0.5), Index((v - iy) * N_PHASES + 0.5)
+                    at = first + (iy - TWO) * width + ix - TWO
+                    if at + reach <= len(flat):
+                        image[j, i] = _interpolated(flat, at, width, weights, py * EIGHT, px * EIGHT)
+                        continue
+                    # In the last corner of the last plane, behind which a vector must not read.
+                    total = np.float32(0.0)
+                    for m in range(TAPS):
+                        for n in range(TAPS):
+                            total += table[py, m] * table[px, n] * flat[at + Index(m) * width + Index(n)]
+                    image[j, i] = total
 
 
 @entry(fastmath={"contract"})
