@@ -79,8 +79,7 @@ def write_layer(path, batch, demosaiced, fwhm_px):
     broader = drizzle.FWHM2 * (DROP.pixfrac**2 + 1) / 12
     width = None if fwhm_px is None else float(np.sqrt(fwhm_px**2 + broader))
     cards = {"LATTY0": box[0], "LATTX0": box[1], "BUNIT": "adu", "FWHM": (width, "[px] of its stars")}
-    blocks = drizzling.blocks_of(batch, DROP)
-    found = batch.outliers(blocks)
+    found = batch.outliers()
     unknown = np.full(len(batch.entries), np.nan)
     with files.Writer(path, {"CONTENT": "sky template by colour"}) as writer:
         shape = (n_channels, *box[2:])
@@ -99,7 +98,7 @@ def write_layer(path, batch, demosaiced, fwhm_px):
             count = np.where(np.isfinite(median) & np.isfinite(image), template.FEWEST_FRAMES, 0)
             return block, (image.astype(np.float32), variance.astype(np.float32), count.astype(np.int16))
 
-        for block, parts in threads.in_order(drizzled, blocks, batch.n_threads):
+        for block, parts in threads.in_order(drizzled, drizzling.blocks_of(batch, DROP), batch.n_threads):
             for place, planes in zip(places, parts, strict=True):
                 for c, plane in enumerate(planes):
                     writer.put_block(place, plane, shape, (c, block[0] - box[0], block[1] - box[1]))

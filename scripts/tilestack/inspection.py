@@ -38,6 +38,8 @@ TEXTS = {
     "image_type": ("IMAGETYP", "FRAME"),
     "row_order": ("ROWORDER",),
 }
+# Of the rows of a light one in so many tells whether another file holds the same: noise repeats in no row.
+ROW_STEP = 8
 # Keywords that only a stacking program writes.
 STACK_KEYWORDS = ("STACKCNT", "NCOMBINE", "LIVETIME", "TOTALEXP")
 
@@ -59,12 +61,13 @@ def inspect(path):
         (rows, columns), ``bitpix``, ``bzero``, ``nan_share``, ``zero_share``, ``lowest_adu``, ``highest_adu``,
         ``n_highest``, ``level_adu`` (median), ``noise_adu`` (standard deviation of a pixel), ``looks_cfa``,
         ``n_peaks`` (stars) and ``reach`` (height of the highest pixel over the sky, in standard deviations), and
-        SHA-256 of file and pixels.
+        SHA-256 of the file and of every ROW_STEP-th row of pixels, by which the same pixels under other headers show.
     """
     facts, image = _opened(path)
     if image is None:
         return facts
-    return facts | {"pixel_sha256": hashlib.sha256(image).hexdigest()} | _pixel_facts(image)
+    rows = np.ascontiguousarray(image[::ROW_STEP])
+    return facts | {"pixel_sha256": hashlib.sha256(rows).hexdigest()} | _pixel_facts(image)
 
 
 def _opened(path):

@@ -100,7 +100,7 @@ def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
         "scale": scale,
         "quantisation_loss": rounded(scale**2 / 12 / np.nanmedian(pixel_noise) ** 2, 3),
         "coverage": n_known / warped.size,
-        "n_saturated": int(saturated.sum()),
+        "n_saturated": np.count_nonzero(saturated),
         "gradient_energy": rounded(kernel.gradient_energy(warped, 2 if mosaic else 1)),
         "mesh_origin": origin,
         "sky": rounded(sky),

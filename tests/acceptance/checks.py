@@ -630,7 +630,7 @@ def raw_marks_of(case, options=None):
         raw = rawpixels.Raw([folder / entry["file"] for entry in entries], registered, cosmetic=True)
         sky_template |= {"planes": layers, "mesh_px": record["mesh_px"]}
         work = drizzling.Batch(raw, entries, registered, made, tiles, stride, sky_template, settings)
-        found = work.outliers(drizzling.blocks_of(work, drizzling.drop_of(run.config["drizzle"])))
+        found = work.outliers()
         for k, entry in enumerate(entries):
             marks = raw.part(k, 0, raw.shape[0], 0, raw.shape[1])[1]
             y, x = found[k].T
