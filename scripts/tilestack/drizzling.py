@@ -13,7 +13,7 @@ from tilestack.kernels import drizzle as kernel
 
 # Bytes that a thread may hold: sums of a block, of which those of kept pixels, a third, are really touched, or its
 # template; and raw pixels.
-BLOCK_BYTES, LIGHT_BYTES = 56e6, 32e6
+BLOCK_BYTES, LIGHT_BYTES = 56e6, 16e6
 # Pixels of a template that all frames are compared with in turn, so that it stays in the cache.
 TEMPLATE_PIXELS = 1 << 16
 ALL = slice(None)
