@@ -120,34 +120,18 @@ class Batch:
         bank = np.stack([coadd.blurred(plane, 1, n_blurs) for plane in image], axis=1)
         return kernel.Template(bank, width, np.stack(squared), np.stack(signal))
 
-    def blocks(self, per_pixel):
-        """Blocks of the lattice of BLOCK_BYTES, at so many bytes a pixel.
-
-        The more a frame is turned the less wide: a band across the whole lattice would need nearly all of its raw rows.
-        So a block's columns reach over no more of them than its rows do.
-        """
-        y0, x0, h, w = self.box
-        area = BLOCK_BYTES / per_pixel
-        turned = max(abs(m[1, 0]) / np.hypot(m[0, 0], m[1, 0]) for m in self.to_lattice)
-        n_columns = int(np.clip(np.ceil(w * np.sqrt(turned / area)), 1, w))
-        n_rows = int(np.clip(np.ceil(h * w / n_columns / area), 1, h))
-        ys, xs = ([size * k // n for k in range(n + 1)] for size, n in ((h, n_rows), (w, n_columns)))
-        return [
-            (y0 + top, x0 + left, bottom - top, right - left)
-            for top, bottom in itertools.pairwise(ys)
-            for left, right in itertools.pairwise(xs)
-        ]
-
     def outliers(self):
         """Rejected pixels of all frames, grown and with whole streaks: a list of (m,) int32 arrays, sorted places in
         the light as counted along its rows."""
         n = len(self.entries)
         parts = [[np.zeros((0, 2), np.int64)] for _ in range(n)]
         # A template has image, variance, width, tolerance and signal, and a bank; all but the first two once more as
-        # strips. Its blocks are larger than those of sums: of each raw row that is read they use more.
+        # strips. Its blocks are larger than those of sums: of each raw row that is read they use more. But at least
+        # three for each thread.
         per_pixel = 4 * self.n_channels * (2 + 2 * (3 + self.n_blurs))
+        per_pixel = max(per_pixel, 3 * self.n_threads * BLOCK_BYTES / (self.box[2] * self.box[3]))
         if self.options["reject"]:
-            for of_block in threads.in_order(self._rejected, self.blocks(per_pixel), self.n_threads):
+            for of_block in threads.in_order(self._rejected, _blocks(self, per_pixel), self.n_threads):
                 for k, part in of_block:
                     parts[k].append(part)
         return list(threads.in_order(lambda mine: self._grown(np.concatenate(mine)), parts, self.n_threads))
@@ -274,7 +258,26 @@ def added(batch, block, found, drop, exposure_s, split, written):
 
 def blocks_of(batch, drop):
     """Blocks of the lattice whose sums fit into memory."""
-    return batch.blocks(drop.scale**2 * batch.n_channels * 3 * (8 * len(kernel.SUMS) + 4))
+    return _blocks(batch, drop.scale**2 * batch.n_channels * 3 * (8 * len(kernel.SUMS) + 4))
+
+
+def _blocks(batch, per_pixel):
+    """Blocks of the lattice of BLOCK_BYTES, at so many bytes a pixel.
+
+    The more a frame is turned the less wide: a band across the whole lattice would need nearly all of its raw rows. So
+    a block's columns reach over no more of them than its rows do.
+    """
+    y0, x0, h, w = batch.box
+    area = BLOCK_BYTES / per_pixel
+    turned = max(abs(m[1, 0]) / np.hypot(m[0, 0], m[1, 0]) for m in batch.to_lattice)
+    n_columns = int(np.clip(np.ceil(w * np.sqrt(turned / area)), 1, w))
+    n_rows = int(np.clip(np.ceil(h * w / n_columns / area), 1, h))
+    ys, xs = ([size * k // n for k in range(n + 1)] for size, n in ((h, n_rows), (w, n_columns)))
+    return [
+        (y0 + top, x0 + left, bottom - top, right - left)
+        for top, bottom in itertools.pairwise(ys)
+        for left, right in itertools.pairwise(xs)
+    ]
 
 
 def write_sums(path, flat_path, batch, drop, exposure_s, split):

@@ -177,3 +177,14 @@ def test_inspect__gives_a_reason_and_no_exception(tmp_path):
     (tmp_path / "a.fits").write_bytes(b"junk")
     facts = inspection.inspect(tmp_path / "a.fits")
     assert facts["error"]["reason"] == "not_fits" and facts["sha256"]
+
+
+def test_inspect__the_same_pixels_show_under_other_headers_and_other_noise_does_not(tmp_path):
+    rng = np.random.default_rng(8)
+    scene = rng.normal(900, 10, (60, 80))
+    first, second = ((scene + rng.normal(0, 30, scene.shape)).astype(np.uint16) for _ in range(2))
+    one = inspection.inspect(write(tmp_path / "a.fits", first, OBSERVER="x"))
+    same = inspection.inspect(write(tmp_path / "b.fits", first, OBSERVER="y"))
+    other = inspection.inspect(write(tmp_path / "c.fits", second, OBSERVER="x"))
+    assert one["pixel_sha256"] == same["pixel_sha256"] != other["pixel_sha256"]
+    assert one["sha256"] != same["sha256"]

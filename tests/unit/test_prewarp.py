@@ -242,6 +242,36 @@ def test_distortion__is_found_where_there_is_one_and_only_there():
     assert np.hypot(*left.T).max() < 0.1
 
 
+def test_warp__takes_nothing_from_behind_the_kernel():
+    # A row of the kernel is read as eight pixels, of which six count: neither NaN nor the end of the memory may matter.
+    rng = np.random.default_rng(4)
+    image = rng.normal(100, 10, (40, 50)).astype(np.float32)
+    transform = turned(3, (0.37, -0.61), size=45)
+    warped, _, (y0, x0, *_) = warp(image, transform)
+    wider = np.full((60, 70), np.nan, np.float32)
+    wider[:40, :50] = image
+    other, _, (y1, x1, *_) = warp(wider, transform)
+    known = np.argwhere(np.isfinite(other)) + (y1 - y0, x1 - x0)
+    for (j, i), value in zip(known, other[np.isfinite(other)], strict=True):
+        assert warped[j, i] == pytest.approx(value, rel=2e-6)
+    places = geometry.apply(geometry.inverse(transform), known[:, ::-1] + np.array([x0, y0], float))
+    assert places.max(0).tolist() == pytest.approx([47, 37], abs=0.5)  # three pixels right of and above a place
+    assert len(known) == np.isfinite(warped).sum()
+
+
+@pytest.mark.parametrize("angle", [0.0, 1, 12, 77, 90, 135, 180, 270])
+def test_warp__reaches_all_that_the_frame_covers(angle):
+    transform = turned(angle, (0.37, -0.61))
+    warped, _, (y0, x0, h, w) = warp(np.full((200, 150), 7, np.float32), transform)
+    y, x = np.mgrid[y0 : y0 + h, x0 : x0 + w]
+    places = geometry.apply(geometry.inverse(transform), np.column_stack([x.ravel(), y.ravel()]).astype(float))
+    inside = ((places >= 2) & (places < [147, 197])).all(1).reshape(h, w)
+    near = (np.abs(places - np.array([[2, 2]])) < 1e-6) | (np.abs(places - np.array([[147, 197]])) < 1e-6)
+    sure = ~near.any(1).reshape(h, w)
+    assert np.isfinite(warped[sure & inside]).all()
+    assert np.isnan(warped[sure & ~inside]).all()
+
+
 def test_warp__no_data_stays_no_data():
     image = np.full((60, 60), 5, np.float32)
     image[30, 30] = np.nan

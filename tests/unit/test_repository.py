@@ -96,8 +96,9 @@ def test_simulator__imports_nothing_of_the_package_that_processes_frames():
 
 
 def test_kernels__call_no_other_kernel_module():
+    decorators = {"tilestack.kernels", "tilestack.kernels.entry", "tilestack.kernels.part"}
     for path in (ROOT / "scripts/tilestack/kernels").glob("*.py"):
-        assert not [name for name in imports(path) if name.startswith("tilestack")], path
+        assert not {name for name in imports(path) if name.startswith("tilestack")} - decorators, path
         assert "fastmath=True" not in path.read_text()
 
 
