@@ -126,9 +126,11 @@ class Batch:
         n = len(self.entries)
         parts = [[np.zeros((0, 2), np.int64)] for _ in range(n)]
         # A template has image, variance, width, tolerance and signal, and a bank; all but the first two once more as
-        # strips. Its blocks are larger than those of sums: of each raw row that is read they use more. But at least
-        # three for each thread.
-        per_pixel = 4 * self.n_channels * (2 + 2 * (3 + self.n_blurs))
+        # strips, with a halo each. Its blocks are larger than those of sums: of each raw row that is read they use
+        # more. But at least three for each thread.
+        halo = kernel.TEMPLATE_HALO + self.n_blurs
+        strips = 1 + 2 * halo * self.box[3] / TEMPLATE_PIXELS
+        per_pixel = 4 * self.n_channels * (2 + (3 + self.n_blurs) * (1 + strips))
         per_pixel = max(per_pixel, 3 * self.n_threads * BLOCK_BYTES / (self.box[2] * self.box[3]))
         if self.options["reject"]:
             for of_block in threads.in_order(self._rejected, _blocks(self, per_pixel), self.n_threads):
@@ -152,6 +154,9 @@ class Batch:
 
     def _grown(self, points):
         """Rejected pixels of a light, with its streaks, and those near them: places along its rows, sorted."""
+        points = points[
+            np.lexsort(points.T[::-1])
+        ]  # blocks go with the threads, and lines with the order in their bits
         if self.options["streaks"] and len(points):
             y, x = streaks.strips(*points.T, (0, 0, *self.raw.shape))
             points = np.concatenate([points, np.column_stack([y, x])])

@@ -254,7 +254,7 @@ def warp(planes, plane_of, step, offsets, near, to_frame, box, *, lens=None, str
             f"need (p, h, w) float32 planes with p offsets, got {planes.dtype} {planes.shape}, {offsets.shape}"
         )
     y0, x0, rows, columns = box
-    to_frame = np.array(to_frame, float)
+    planes, to_frame = np.ascontiguousarray(planes), np.array(to_frame, float)
     image = np.full((rows, columns), np.nan, np.float32)
     saturated = np.zeros((rows, columns), np.bool_)
     shift = np.abs(to_frame[:, :2] - np.eye(2)).sum() * max(rows, columns) < SHIFT_TOLERANCE_PX

@@ -169,13 +169,16 @@ def _put_in_order(one, other):
 
 @part(fastmath={"contract"})
 def _middle(values):
-    """Median, by insertion sort, as they are few; reorders the values."""
+    """Median, by insertion sort of few values and by Shell's of many; reorders them."""
     n = len(values)
-    for a in range(1, n):
-        value = values[a]
-        b = a - 1
-        while b >= 0 and values[b] > value:
-            values[b + 1] = values[b]
-            b -= 1
-        values[b + 1] = value
+    gap = n if n > 24 else 2
+    while gap > 1:
+        gap = max(gap * 5 // 11, 1)
+        for a in range(gap, n):
+            value = values[a]
+            b = a - gap
+            while b >= 0 and values[b] > value:
+                values[b + gap] = values[b]
+                b -= gap
+            values[b + gap] = value
     return (values[(n - 1) // 2] + values[n // 2]) / 2
