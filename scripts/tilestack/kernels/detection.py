@@ -546,7 +546,7 @@ def _stands_alone(image, cell, noise, kappa, isolation, step, found, y, x, ring)
     height = value - high if sign > 0 else low - value
     if n < 3 or not height > limit / 2:
         return False
-    for a in range(1, n):  # in order, by insertion
+    for a in range(1, n):  # in order, by insertion, which NaN would upset
         moving, b = ring[a], a
         while b > 0 and ring[b - 1] > moving:
             ring[b] = ring[b - 1]

@@ -319,8 +319,8 @@ def _interpolated(typing_context, values, at, width, table, down, across):
             weight = builder.load(builder.gep(table, [builder.add(down, down.type(m))]))
             weight = builder.insert_element(undefined, weight, ir.IntType(32)(0))
             weight = builder.shuffle_vector(weight, undefined, indices([0] * 8))
-            part = builder.fmul(vector_at(builder.gep(values, [place])), weight, flags=("contract",))
-            total = part if total is None else builder.fadd(total, part, flags=("contract",))
+            row = builder.fmul(vector_at(builder.gep(values, [place])), weight, flags=("contract",))
+            total = row if total is None else builder.fadd(total, row, flags=("contract",))
             place = builder.add(place, width)
         # The last two lanes may hold anything, NaN too.
         total = builder.shuffle_vector(total, zero, indices([0, 1, 2, 3, 4, 5, 8, 8]))
