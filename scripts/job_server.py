@@ -11,6 +11,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -23,6 +24,7 @@ IMPORTED = ("scan_frames", "detect_stars", "prewarp", "local_metrics", "reconstr
 
 def prepare():
     """Import, and load a first kernel, which takes numba 0.15 s."""
+    gc.disable()
     import numpy as np
 
     for name in IMPORTED:
@@ -31,40 +33,48 @@ def prepare():
 
     scan.levels(np.zeros((1, 1), np.float32))
     gc.freeze()  # a look for garbage in a fork would copy all pages that it shares
+    gc.enable()
 
 
 def serve(control):
-    """Fork for each request as long as the other end is open; the request in a fork that is to do it, else None."""
+    """Fork for each request as long as the other end is open; the request in the fork that is to do it, else None."""
+    answers = {}  # sockets by process id
+    ended, wake = socket.socketpair()
+    wake.setblocking(False)
+    signal.set_wakeup_fd(wake.fileno())
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler nothing is written to `wake`
     while True:
-        request, sockets, *_ = socket.recv_fds(control, 1 << 16, 1)
-        if not request:
-            reap(0)
-            return None
-        if os.fork() == 0:
-            control.close()
-            return keep(json.loads(request), socket.socket(fileno=sockets[0]))
-        os.close(sockets[0])
-        reap(os.WNOHANG)
+        ready, *_ = select.select([control, ended], [], [])
+        if ended in ready:
+            ended.recv(1 << 12)
+            take_in(answers, os.WNOHANG)
+        if control in ready:
+            request, sockets, *_ = socket.recv_fds(control, 1 << 16, 1)
+            if not request:
+                take_in(answers, 0)
+                return None
+            job = os.fork()
+            if job == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for one in (control, ended, wake, socket.socket(fileno=sockets[0]), *answers.values()):
+                    one.close()
+                return json.loads(request)
+            answers[job] = socket.socket(fileno=sockets[0])
+            tell(answers[job], job)
 
 
-def keep(request, answer):
-    """Fork the job, wait for its end and tell. Returns the request, in the job; not at all elsewhere."""
-    job = os.fork()
-    if job == 0:
-        answer.close()
-        return request
-    answer.sendall(f"{os.getpid()}\n".encode())
-    _, status = os.waitpid(job, 0)
-    with contextlib.suppress(BrokenPipeError):  # Snakemake was killed
-        answer.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
-    os._exit(0)
-
-
-def reap(options):
-    """Take in the forks that have ended, with 0 all of them: only then their CPU seconds count for those above."""
+def take_in(answers, options):
+    """Tell how jobs ended that have, with 0 all of them: only then their CPU seconds count for those above."""
     with contextlib.suppress(ChildProcessError):  # none is left
-        while os.waitpid(-1, options)[0]:
-            pass
+        while (ended := os.waitpid(-1, options))[0]:
+            with answers.pop(ended[0]) as answer:
+                tell(answer, os.waitstatus_to_exitcode(ended[1]))
+
+
+def tell(answer, number):
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # Snakemake was killed
+        answer.sendall(f"{number}\n".encode())
 
 
 def run(script, folder):

@@ -86,8 +86,8 @@ def write_layer(path, batch, demosaiced, fwhm_px):
         places = [writer.reserve(name, shape, dtype, cards) for name, dtype in template.COLUMNS]
 
         def drizzled(block):
-            sums, _ = drizzling.add(batch, block, found, DROP, unknown, drizzling.around(batch, block))
-            kept = dict(zip(drizzle.SUMS, np.moveaxis(sums[0], -1, 0), strict=True))
+            added = drizzling.add(batch, block, found, DROP, unknown, drizzling.around(batch, block))
+            kept = dict(zip(drizzle.SUMS[:-1], np.moveaxis(added.sums, -1, 0), strict=True))
             weight = kept["W_EVEN"] + kept["W_ODD"]
             median, its_variance, _ = demosaiced.read(block)
             with np.errstate(invalid="ignore", divide="ignore"):

@@ -7,13 +7,12 @@ import itertools
 
 import numpy as np
 
-from tilestack import bayer, distortion, geometry, lattice, reconstruction, splitsums, streaks, threads
+from tilestack import bayer, cells, distortion, geometry, lattice, reconstruction, splitsums, streaks, threads
 from tilestack.kernels import coadd
 from tilestack.kernels import drizzle as kernel
 
-# Bytes that a thread may hold: sums of a block, of which those of kept pixels, a third, are really touched, or its
-# template; and raw pixels.
-BLOCK_BYTES, LIGHT_BYTES = 56e6, 16e6
+# Bytes that a thread may hold: sums of a block, or its template; and raw pixels.
+BLOCK_BYTES, LIGHT_BYTES = 40e6, 24e6
 # Pixels of a template that all frames are compared with in turn, so that it stays in the cache.
 TEMPLATE_PIXELS = 1 << 16
 ALL = slice(None)
@@ -228,13 +227,9 @@ def add(batch, block, found, drop, exposure_s, signal, members=ALL, fields=None)
 
     Returns
     -------
-    sums : (3, c, rows x scale, columns x scale, n_sums) float64 array
-        Of the kept, the rejected and the saturated pixels.
-    counts : (3, c, rows x scale, columns x scale) int32 array
+    cells.Cells
     """
-    shape = (block[2] * drop.scale, block[3] * drop.scale)
-    sums = np.zeros((3, batch.n_channels, *shape, len(kernel.SUMS)))
-    counts = np.zeros(sums.shape[:-1], np.int32)
+    onto = cells.Cells((batch.n_channels, block[2] * drop.scale, block[3] * drop.scale))
     for some in batch.lights(block, reaches(batch), members, fields):
         for k, light, marks in some:
             y, x = _within(found[k], batch.raw.shape[1], light.top_left, marks.shape)
@@ -242,8 +237,8 @@ def add(batch, block, found, drop, exposure_s, signal, members=ALL, fields=None)
         which, lights, marks = zip(*some, strict=True)
         odd = [batch.entries[k]["index"] % 2 == 1 for k in which]
         gain, exposures = batch.options["inverse_gain"], exposure_s[list(which)]
-        kernel.deposit(lights, marks, block, signal, gain, odd, exposures, drop, sums, counts)
-    return sums, counts
+        kernel.deposit(lights, marks, block, signal, gain, odd, exposures, drop, onto)
+    return onto
 
 
 def added(batch, block, found, drop, exposure_s, split, written):
@@ -255,15 +250,16 @@ def added(batch, block, found, drop, exposure_s, split, written):
         kinds.append((written.flat, split.fields(batch.fields), flat_parts))
     for cluster, mine in enumerate(split.members):
         for file, fields, to in kinds:
-            sums, counts = add(batch, block, found, drop, exposure_s, signal, mine, fields)
+            sums = add(batch, block, found, drop, exposure_s, signal, mine, fields)
             for c in range(batch.n_channels):
-                to.append(file.part(cluster, c, corner, np.moveaxis(sums[:, c], -1, 1), counts[:, c, None]))
+                left_out = [sums.left_out(c, mark) for mark in splitsums.LEFT_OUT]
+                to.append(file.part(cluster, c, corner, sums.kept(c), left_out))
     return parts, flat_parts
 
 
 def blocks_of(batch, drop):
     """Blocks of the lattice whose sums fit into memory."""
-    return _blocks(batch, drop.scale**2 * batch.n_channels * 3 * (8 * len(kernel.SUMS) + 4))
+    return _blocks(batch, drop.scale**2 * batch.n_channels * cells.PIXEL_BYTES)
 
 
 def _blocks(batch, per_pixel):

@@ -1,7 +1,6 @@
 """STACKING: what is done to the planes of the stack by choice: hot and cold pixels replaced, rims cut off."""
 
 import numpy as np
-from scipy import ndimage
 
 from tilestack import bayer, files, job, masks
 from tilestack.kernels import detection, prewarp
@@ -10,15 +9,16 @@ from tilestack.kernels import detection, prewarp
 KAPPA, SMOOTH = 6.0, 15
 # What a replaced pixel is taken from the neighbours of, in the stack and in its halves.
 REPLACED = ("SCI", "EVEN", "ODD")
-# What is looked at pixel by pixel; other planes are only written again.
+# What that takes. All other planes are only written again, but the image, which has a preview.
 LOOKED_AT = (*REPLACED, "VAR", "MASK")
 # Borders of the box are multiples of this: even, and the search is quick.
 BLOCK = 8
 
 
-def read(hdus, names):
-    """Planes of a stack by name: (c, h, w) arrays, in native byte order only those of LOOKED_AT."""
-    return {name: (files.loaded if name in LOOKED_AT else files.stored)(hdus[name]) for name in names}
+def looked_at(hdus, cosmetic, *others):
+    """Planes of a stack that are more than written again, by name: (c, h, w) arrays."""
+    names = (*(LOOKED_AT if cosmetic else ("SCI",)), *others)
+    return {name: files.loaded(hdus[name]) for name in names}
 
 
 def reader(path, held, finish):
@@ -29,16 +29,16 @@ def reader(path, held, finish):
     path : path
         File of the stack.
     held : dict of str to array
-        Those of LOOKED_AT, finished.
+        Those of ``looked_at``, finished.
     finish : callable
-        Takes planes by name as ``read`` gives them, and gives them back as they are to be written.
+        Takes the others by name, and gives them back as they are to be written.
     """
 
     def plane(name):
         if name in held:
             return held[name]
         with files.opened(path) as hdus:
-            return finish(read(hdus, [name]))[name]
+            return finish({name: files.stored(hdus[name])})[name]
 
     return plane
 
@@ -53,6 +53,8 @@ def replace_defects(planes, cell):
     cell : (2, 2) int64 array
         Channel of each phase of the mosaic; all 0 for a single colour.
     """
+    from scipy import ndimage  # 0.14 s that products as they are need not wait
+
     heights = planes["SCI"].astype(np.float32)
     for y, x in np.ndindex(2, 2):
         heights[y::2, x::2] -= np.nanmedian(heights[y::2, x::2])
@@ -79,6 +81,8 @@ def covered_box(frames, least, canvas):
     least : float
     canvas : (int, int, int, int)
     """
+    from scipy import ndimage  # as above
+
     rows, columns = (n // BLOCK for n in frames.shape)
     # Frames that are saturated in a star's core are in neither count: such a hole is no rim.
     reached = ndimage.binary_fill_holes(frames >= least)
@@ -128,8 +132,8 @@ def of_mosaic(planes, canvas, pattern, cosmetic, crop_coverage):
 def of_mosaic_in(path, canvas, pattern, cosmetic, crop_coverage):
     """``of_mosaic`` of a file: in place of the planes a ``reader`` of them, (h, w)."""
     with files.opened(path) as hdus:
-        needed = LOOKED_AT + (("NIM", "REJ") if crop_coverage else ())
-        planes = {name: plane[0] for name, plane in read(hdus, needed).items()}
+        others = ("NIM", "REJ") if crop_coverage else ()
+        planes = {name: plane[0] for name, plane in looked_at(hdus, cosmetic, *others).items()}
     planes, box, n = of_mosaic(planes, canvas, pattern, cosmetic, crop_coverage)
     return reader(path, planes, lambda made: cut({k: v[0] for k, v in made.items()}, canvas, box)), box, n
 
@@ -137,7 +141,7 @@ def of_mosaic_in(path, canvas, pattern, cosmetic, crop_coverage):
 def of_colours_in(path, canvas, box, scale, cosmetic):
     """The same of a file of drizzled planes: a ``reader`` of them, (c, h, w)."""
     with files.opened(path) as hdus:
-        planes = read(hdus, LOOKED_AT)
+        planes = looked_at(hdus, cosmetic)
     for c in range(len(planes["SCI"]) if cosmetic else 0):
         replace_defects({name: plane[c] for name, plane in planes.items()}, np.zeros((2, 2), np.int64))
     return reader(path, cut(planes, canvas, box, scale), lambda made: cut(made, canvas, box, scale))

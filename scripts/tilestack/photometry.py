@@ -157,12 +157,12 @@ def _means(values, weight, group, n_groups):
 
 def _medians(values, group, n_groups):
     """Median of each group; NaN of an empty one."""
-    medians = np.full(n_groups, np.nan)
     order = np.lexsort((values, group))
     values, group = values[order], group[order]
     starts = np.searchsorted(group, np.arange(n_groups + 1))
-    for k in range(n_groups):
-        part = values[starts[k] : starts[k + 1]]
-        if len(part):
-            medians[k] = (part[(len(part) - 1) // 2] + part[len(part) // 2]) / 2
+    first, n = starts[:-1], np.diff(starts)
+    some = n > 0
+    low, high = ((first + half)[some] for half in ((n - 1) // 2, n // 2))
+    medians = np.full(n_groups, np.nan)
+    medians[some] = (values[low] + values[high]) / 2
     return medians

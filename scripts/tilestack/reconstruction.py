@@ -147,11 +147,11 @@ class Batch:
             after = (signal, inverse_gain, odd[mine], exposure_s[mine])
             place = (cluster, 0, (band[0] - self.box[0], 0))
             *own, per_frame[mine] = kernel.accumulate(its_codes, its_marks, *self.frames_in(band, mine, fields), *after)
-            parts.append(written.sums.part(*place, *own))
+            parts.append(written.sums.part(*place, *splitsums.separated(*own)))
             if split.flat:
                 flat = self.frames_in(band, mine, split.fields(fields))
                 own = kernel.accumulate(its_codes, its_marks, *flat, *after)[:2]
-                flat_parts.append(written.flat.part(*place, *own))
+                flat_parts.append(written.flat.part(*place, *splitsums.separated(*own)))
         return per_frame, parts, flat_parts
 
     def frames_in(self, band, mine=slice(None), fields=None):

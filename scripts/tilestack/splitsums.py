@@ -111,7 +111,7 @@ class File:
                 self.writer.append_table(name, *parts)
         self.writer.__exit__(*error)
 
-    def part(self, cluster, channel, corner, sums, counts):
+    def part(self, cluster, channel, corner, kept, left_out):
         """A block of a channel of a cluster as ``put`` takes it.
 
         Parameters
@@ -119,21 +119,21 @@ class File:
         cluster, channel : int
         corner : (int, int)
             Its first row and column in the box.
-        sums : (3, n, h, w) float64 array
-            Of the kept, the rejected and the saturated pixels.
-        counts : (3, m, h, w) int32 array
+        kept : (n arrays, m arrays)
+            Sums and counts, (h, w) each.
+        left_out : list of (rows, columns, n arrays, m arrays)
+            For each of LEFT_OUT its pixels, sorted by rows, and their sums and counts.
         """
         plane, others = cluster * self.n_channels + channel, {}
-        images = {name: sums[0, k].astype(np.float32) for name, k in self.sums.items()}
-        images |= {name: _short(counts[0, k]) for name, k in self.counts.items()}
-        for mark, name in LEFT_OUT.items():
-            y, x = np.nonzero(counts[mark].any(0))
+        images = {name: kept[0][k].astype(np.float32) for name, k in self.sums.items()}
+        images |= {name: _short(kept[1][k]) for name, k in self.counts.items()}
+        for name, (y, x, sums, counts) in zip(LEFT_OUT.values(), left_out, strict=True):
             others[name] = {
                 "PLANE": np.full(len(y), plane, np.int16),
                 "ROW": (y + corner[0]).astype(np.int32),
                 "COLUMN": (x + corner[1]).astype(np.int32),
-                **{s: sums[mark, k, y, x].astype(np.float32) for s, k in self.sums.items()},
-                **{c: _short(counts[mark, k, y, x]) for c, k in self.counts.items()},
+                **{s: sums[k].astype(np.float32) for s, k in self.sums.items()},
+                **{c: _short(counts[k]) for c, k in self.counts.items()},
             }
         return (plane, *corner), images, others
 
@@ -144,6 +144,15 @@ class File:
             self.left_out[name].append(columns)
         for name, image in images.items():
             self.writer.put_block(self.places[name], image, self.shape, corner)
+
+
+def separated(sums, counts):
+    """Sums (3, n, h, w) and counts (3, m, h, w) of kept, rejected and saturated pixels, as ``File.part`` takes them."""
+    left_out = []
+    for mark in LEFT_OUT:
+        y, x = np.nonzero(counts[mark].any(0))
+        left_out.append((y, x, sums[mark][:, y, x], counts[mark][:, y, x]))
+    return (sums[0], counts[0]), left_out
 
 
 def _short(counts):

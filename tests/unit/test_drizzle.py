@@ -7,7 +7,7 @@ from drizzle.resample import Drizzle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilestack import colours, distortion, drizzling, geometry
+from tilestack import cells, colours, distortion, drizzling, geometry
 from tilestack.kernels import coadd
 from tilestack.kernels import drizzle as kernel
 
@@ -32,13 +32,25 @@ def light_of(image, to_lattice=geometry.IDENTITY, cell=MONO, fields=None, lens=N
     return kernel.Light(np.asarray(image, np.float32), top_left, cell, to_lattice, lens, fields, grid)
 
 
-def deposited(light, band, drop, marks=None, signal=0.0, inverse_gain=0.0, odd=False, exposure_s=1.0, onto=None):
+def deposited(light, band, drop, marks=None, signal=0.0, inverse_gain=0.0, odd=False, exposure_s=1.0):
     marks = np.zeros(light.image.shape, np.uint8) if marks is None else marks
     n_channels, halo = len(light.fields[0]), kernel.reach(light, drop)
-    shape = (3, n_channels, band[2] * drop.scale, band[3] * drop.scale)
-    sums, counts = onto or (np.zeros((*shape, len(kernel.SUMS))), np.zeros(shape, np.int32))
+    onto = cells.Cells((n_channels, band[2] * drop.scale, band[3] * drop.scale))
     above = np.full((n_channels, band[2] + 2 * halo, band[3] + 2 * halo), signal, np.float32)
-    kernel.deposit([light], [marks], band, above, inverse_gain, [odd], [exposure_s], drop, sums, counts)
+    kernel.deposit([light], [marks], band, above, inverse_gain, [odd], [exposure_s], drop, onto)
+    return by_mark(onto)
+
+
+def by_mark(onto):
+    """Sums (3, c, h, w, 9) of kept, rejected and saturated pixels, and how many they are (3, c, h, w)."""
+    shape = (3, *onto.cover.shape[:-1])
+    sums, counts = np.zeros((*shape, len(kernel.SUMS))), np.zeros(shape, np.int32)
+    for c in range(shape[1]):
+        values, (number,) = onto.kept(c)
+        sums[kernel.KEPT, c], counts[kernel.KEPT, c] = np.moveaxis(values, 0, -1), number
+        for mark in (kernel.REJECTED, kernel.CLIPPED):
+            y, x, values, (number,) = onto.left_out(c, mark)
+            sums[mark, c, y, x], counts[mark, c, y, x] = np.transpose(values), number
     return sums, counts
 
 
@@ -204,8 +216,9 @@ def test_deposit__equals_plain_numpy(lens, odd):
     halo = kernel.reach(light, drop)
     signal = rng.uniform(-200, 200, (3, band[2] + 2 * halo, band[3] + 2 * halo)).astype(np.float32)
     shape = (3, 3, band[2] * finer, band[3] * finer)
-    sums, counts = np.zeros((*shape, len(kernel.SUMS))), np.zeros(shape, np.int32)
-    kernel.deposit([light], [marks], band, signal, inverse_gain, [odd], [exposure_s], drop, sums, counts)
+    onto = cells.Cells(shape[1:])
+    kernel.deposit([light], [marks], band, signal, inverse_gain, [odd], [exposure_s], drop, onto)
+    sums, counts = by_mark(onto)
 
     points = raw_places(light.image.shape)
     model = None
@@ -285,8 +298,7 @@ def test_deposit__bits_depend_neither_on_bands_nor_frames_at_once_nor_parts_of_l
     def stack(part, rows=slice(None), columns=slice(None), at_once=1):
         """Two frames on a part of the band, from a part of the light; the second of less of it."""
         y0, x0, n_rows, n_columns = part
-        shape = (3, 3, n_rows * drop.scale, n_columns * drop.scale)
-        sums, counts = np.zeros((*shape, len(kernel.SUMS))), np.zeros(shape, np.int32)
+        onto = cells.Cells((3, n_rows * drop.scale, n_columns * drop.scale))
         j, i = y0 - band[0], x0 - band[1]
         above = signal[:, j : j + n_rows + 2 * halo, i : i + n_columns + 2 * halo]
         piece = light._replace(image=light.image[rows, columns], top_left=(rows.start or 0, columns.start or 0))
@@ -300,8 +312,8 @@ def test_deposit__bits_depend_neither_on_bands_nor_frames_at_once_nor_parts_of_l
         for first in range(0, 2, at_once):
             some, its_marks = zip(*frames[first : first + at_once], strict=True)
             odd, exposure_s = (list(v[first : first + at_once]) for v in ((False, True), (10.0, 7.0)))
-            kernel.deposit(some, its_marks, part, above, 0.7, odd, exposure_s, drop, sums, counts)
-        return sums, counts
+            kernel.deposit(some, its_marks, part, above, 0.7, odd, exposure_s, drop, onto)
+        return by_mark(onto)
 
     whole, number = stack(band)
     assert (number.sum((2, 3)) > 100).all()
@@ -588,16 +600,13 @@ def test_mark__bits_do_not_depend_on_bands():
 def test_wrong_shapes__are_said():
     light, drop, band = light_of(np.ones((9, 8))), kernel.Drop(kernel.SQUARE, 0.7, 2), (0, 0, 10, 12)
     marks, signal = np.zeros((9, 8), np.uint8), np.zeros((1, 14, 16), np.float32)
-    sums, counts = np.zeros((3, 1, 20, 24, 9)), np.zeros((3, 1, 20, 24), np.int32)
 
-    def deposit(light=light, marks=marks, signal=signal, drop=drop, sums=sums, counts=counts, exposures=(1.0,)):
-        kernel.deposit([light], [marks], band, signal, 0.0, [False], exposures, drop, sums, counts)
+    def deposit(light=light, marks=marks, signal=signal, drop=drop, output=(1, 20, 24), exposures=(1.0,)):
+        kernel.deposit([light], [marks], band, signal, 0.0, [False], exposures, drop, cells.Cells(output))
 
     deposit()
-    with pytest.raises(ValueError, match=r"sums \(3, 1, 20, 24, 9\).*got \(3, 1, 20, 23, 9\)"):
-        deposit(sums=sums[:, :, :, :-1])
-    with pytest.raises(ValueError, match=r"counts \(3, 1, 20, 24\).*\(3, 1, 20, 12\)"):
-        deposit(counts=counts[..., ::2])
+    with pytest.raises(ValueError, match=r"sums of \(1, 20, 24\).*got \(1, 20, 23\)"):
+        deposit(output=(1, 20, 23))
     with pytest.raises(ValueError, match=r"halo of at least 1, got \(1, 10, 12\)"):
         deposit(signal=signal[:, 2:-2, 2:-2])
     with pytest.raises(ValueError, match=r"got float32 \(9, 8\) and \(9, 7\)"):
@@ -621,7 +630,7 @@ def test_wrong_shapes__are_said():
 def test_blocks__cover_the_box_once_and_are_no_wider_than_the_turn_allows(degrees, box, scale):
     sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
     batch = types.SimpleNamespace(n_channels=3, box=box, to_lattice=[np.array([[cosine, -sine, 0], [sine, cosine, 0]])])
-    most = drizzling.BLOCK_BYTES / (scale**2 * 3 * 3 * (8 * len(kernel.SUMS) + 4))
+    most = drizzling.BLOCK_BYTES / (scale**2 * 3 * (8 * (len(kernel.SUMS) + 1) + 8))
     covered = np.zeros(box[2:], int)
     for y, x, h, w in drizzling.blocks_of(batch, kernel.Drop(kernel.SQUARE, 0.7, scale)):
         assert h > 0 and w > 0 and w * w * abs(sine) <= 1.1 * most

@@ -66,7 +66,8 @@ def write_batch(folder, name, frames, clusters, box, drizzled, flat=False):
             values, numbers = summed(frames, members, names[0])
             for c in range(channels):
                 for row in range(0, box[2], 6):  # in bands
-                    block = (k, c, (row, 0), *(part[:, :, c, row : row + 6] for part in (values, numbers)))
+                    parts = (part[:, :, c, row : row + 6] for part in (values, numbers))
+                    block = (k, c, (row, 0), *splitsums.separated(*parts))
                     out.put([out.sums.part(*block)], [out.flat.part(*block)] if flat else [])
     return paths
 

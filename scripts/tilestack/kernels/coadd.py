@@ -362,6 +362,10 @@ def _mark(codes, zero, scale, fields, grid, cell, places, columns, bank, width, 
             value, allowed, spare = known[VALUE, : end - x0], known[VARIANCE, : end - x0], known[SPARE, : end - x0]
             for k in range(n):
                 code, mark = codes[k, y, x0:end], marks[k, y, x0:end]
+                if not _any_data(code):
+                    for x in range(len(mark)):
+                        mark[x] = MISSING
+                    continue
                 after = (light, inverse_gain, index, known)
                 _known(code, zero[k], scale[k], lines[k], channels, columns, places, k, y, x0, *after)
                 if not _first_marks(code, value, bank[0, y, x0:end], allowed, squared[y, x0:end], limit, mark):
@@ -373,6 +377,14 @@ def _mark(codes, zero, scale, fields, grid, cell, places, columns, bank, width, 
                         at = (value[x - x0], allowed[x - x0], spare[x - x0], width[y, x], light[x - x0])
                         if not _stands_out(*at, bank[:, y, x], limit, seeing_tolerance):
                             mark[x - x0] = KEPT
+
+
+@part()
+def _any_data(codes):
+    n = np.int32(0)
+    for x in range(len(codes)):
+        n += np.int32(codes[x] != NO_DATA)
+    return n > 0
 
 
 @part(fastmath={"contract"}, error_model="numpy")

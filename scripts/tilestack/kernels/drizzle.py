@@ -15,6 +15,8 @@ from tilestack.kernels import entry, part
 KEPT, REJECTED, CLIPPED, MISSING = 0, 1, 2, 3
 # Sums of an output pixel over raw ones; the even and the odd frames apart, so that halves can be compared.
 SUMS = ("WY_EVEN", "W_EVEN", "W2V_EVEN", "WY_ODD", "W_ODD", "W2V_ODD", "Y", "A", "EXPOSURE")
+# All but the last make one vector; the exposure and the number of pixels make another.
+N_SUMS, N_COVER = 8, 2
 # Fields of a frame over the tiles, in this order, as in ``coadd``.
 FIELDS = ("SCALE", "SKY", "VARIANCE", "FWHM", "WEIGHT")
 # As in ``coadd``: bank of blurred templates, what a sharper frame is compared with, and the least noise.
@@ -32,7 +34,7 @@ LEAST_SHARE = 1e-6
 # the change of slope there: of fields that change by 1 % from node to node, 128 px apart, by 2e-4 in the worst place.
 SEGMENT = 16
 # Output pixels that are filled at a time, by all frames in turn: their sums stay in the cache.
-TILE_ROWS, TILE_COLUMNS = 64, 128
+TILE_ROWS, TILE_COLUMNS = 64, 256
 # Segments of a raw row that are taken together. What is known of their pixels stands in a few arrays, one quantity WIDE
 # numbers behind the other: at such distances the compiler sees that they do not overlap, while of more than a few
 # arrays it would have to ask at run time, and makes no vectors then. Not a multiple of 4096 bytes, for the cache.
@@ -116,6 +118,116 @@ def _prefetch(typing_context, values, index):
     return types.void(values, index), instruction
 
 
+@intrinsic
+def _add(typing_context, sums, index, terms, share):
+    """Add a share of eight terms to the sums of an output pixel; of W2V the squared share."""
+
+    def instruction(context, builder, signature, args):
+        double, number = ir.DoubleType(), ir.IntType(32)
+        factors = [args[3]] * N_SUMS
+        factors[2] = factors[5] = builder.fmul(args[3], args[3])
+        share, of_all = (ir.Constant(ir.VectorType(double, N_SUMS), ir.Undefined) for _ in range(2))
+        for k, factor in enumerate(factors):
+            share = builder.insert_element(share, factor, number(k))
+            of_all = builder.insert_element(of_all, builder.extract_value(args[2], k), number(k))
+        _increase(context, builder, signature, args, builder.fmul(share, of_all))
+        return context.get_dummy_value()
+
+    return types.void(sums, index, terms, share), instruction
+
+
+@intrinsic
+def _cover(typing_context, cover, index, exposure_s, share):
+    """Count a pixel that falls on an output pixel, and add a share of its exposure."""
+
+    def instruction(context, builder, signature, args):
+        double, number = ir.DoubleType(), ir.IntType(32)
+        both = ir.Constant(ir.VectorType(double, N_COVER), [0.0, 1.0])
+        both = builder.insert_element(both, builder.fmul(args[3], args[2]), number(0))
+        _increase(context, builder, signature, args, both)
+        return context.get_dummy_value()
+
+    return types.void(cover, index, exposure_s, share), instruction
+
+
+@intrinsic
+def _bilinear(typing_context, fields, index, line, x, y, nodes, to):
+    """Write four fields, side by side at nodes of a grid, as they are at a place between four of the nodes.
+
+    `index` is that of the first node and `line` what lies between those of two rows; `x` and `y` are fractions; written
+    to `nodes` from the index `to` on.
+    """
+
+    def instruction(context, builder, signature, args):
+        of_fields, first, of_line, x, y, of_nodes, to = args
+        four = ir.VectorType(ir.FloatType(), 4)
+        data = context.make_array(signature.args[0])(context, builder, of_fields).data
+
+        def along(first):
+            ends = [first, builder.add(first, ir.Constant(first.type, 4))]
+            return mixed(*(builder.load(_place(builder, data, end, four), align=4) for end in ends), x)
+
+        def mixed(low, high, share):
+            return builder.fadd(low, builder.fmul(_even(builder, share, 4), builder.fsub(high, low)))
+
+        found = mixed(along(first), along(builder.add(first, of_line)), y)
+        data = context.make_array(signature.args[5])(context, builder, of_nodes).data
+        builder.store(found, _place(builder, data, to, four), align=4)
+        return context.get_dummy_value()
+
+    return types.void(fields, index, line, x, y, nodes, to), instruction
+
+
+@intrinsic
+def _between(typing_context, nodes, index, floats, to):
+    """Write four fields along a segment, whose pixels are by turns of two channels.
+
+    Both channels' fields (2, 4) stand in `nodes` from `index` on, and behind them those at its end; written to `floats`
+    from the index `to` on, those of each field WIDE numbers behind those of the one before.
+    """
+
+    def instruction(context, builder, signature, args):
+        of_nodes, index, of_floats, to = args
+        eight, whole = ir.VectorType(ir.FloatType(), 8), ir.VectorType(ir.FloatType(), SEGMENT)
+        data = context.make_array(signature.args[0])(context, builder, of_nodes).data
+        place = _place(builder, data, index, eight)
+        first, last = (builder.load(builder.gep(place, [ir.IntType(32)(k)]), align=4) for k in (0, 1))
+        share = _even(builder, ir.Constant(ir.FloatType(), 1 / SEGMENT), 8)
+        step = builder.fmul(builder.fsub(last, first), share)
+        along = ir.Constant(whole, [float(k) for k in range(SEGMENT)])
+        data = context.make_array(signature.args[2])(context, builder, of_floats).data
+        for m in range(4):
+            by_turns = ir.Constant(ir.VectorType(ir.IntType(32), SEGMENT), [m, 4 + m] * (SEGMENT // 2))
+            begin, steps = (builder.shuffle_vector(both, both, by_turns) for both in (first, step))
+            found = builder.fadd(begin, builder.fmul(along, steps))
+            at = builder.add(to, ir.Constant(to.type, m * WIDE))
+            builder.store(found, _place(builder, data, at, whole), align=4)
+        return context.get_dummy_value()
+
+    return types.void(nodes, index, floats, to), instruction
+
+
+def _place(builder, data, index, kind):
+    """Place of a vector in an array's data."""
+    return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
+
+
+def _even(builder, value, n):
+    """A vector of n times a value."""
+    vector = ir.Constant(ir.VectorType(value.type, n), ir.Undefined)
+    for k in range(n):
+        vector = builder.insert_element(vector, value, ir.IntType(32)(k))
+    return vector
+
+
+def _increase(context, builder, signature, args, vector):
+    """Instructions that add a vector to as many elements of the array args[0] from the index args[1] on."""
+    data = context.make_array(signature.args[0])(context, builder, args[0]).data
+    place = _place(builder, data, args[1], vector.type)
+    before = builder.load(place, align=8)
+    builder.store(builder.fadd(before, vector), place, align=8)
+
+
 # Compiled without fused multiply-add, unlike other kernels: pixels of a row are taken as vectors where there are enough
 # of them, and one by one at the end. Where a row begins and ends goes with the band, and must not show in the bits.
 # error_model="numpy" because a test for division by zero would keep the compiler from making vectors at all.
@@ -190,28 +302,16 @@ def _places(light, row, low, high, places):
 def _fields_along(light, y, ends, nodes, floats):
     """Fields of the pixels of a run of segments, whose ends lie at places (n + 1, 2): SCALE ... LAST of the floats."""
     grid, (_, ny, nx, _) = light.grid, light.fields.shape
-    fields, line, step = light.fields.reshape(-1), Index(4 * nx), Index(4)
+    fields, line, nodes = light.fields.reshape(-1), Index(4 * nx), nodes.reshape(-1)
     even, odd = light.cell[y % 2, 0] * ny, light.cell[y % 2, 1] * ny
     for n in range(len(ends)):
         at_y, at_x = (ends[n, 1] - grid[0]) / grid[2], (ends[n, 0] - grid[1]) / grid[2]
         j, i = min(max(int(at_y), 0), ny - 2), min(max(int(at_x), 0), nx - 2)
         fy, fx = np.float32(at_y - j), np.float32(at_x - i)
-        for phase in range(2):
-            node = Index((((odd if phase else even) + j) * nx + i) * 4)
-            for m in range(4):
-                at = node + Index(m)
-                low = fields[at] + fx * (fields[at + step] - fields[at])
-                high = fields[at + line] + fx * (fields[at + line + step] - fields[at + line])
-                nodes[n, phase, m] = low + fy * (high - low)
-    share = np.float32(1 / SEGMENT)
+        _bilinear(fields, Index(((even + j) * nx + i) * 4), line, fx, fy, nodes, Index(8 * n))
+        _bilinear(fields, Index(((odd + j) * nx + i) * 4), line, fx, fy, nodes, Index(8 * n + 4))
     for n in range(len(ends) - 1):
-        for m in range(4):
-            even_value, odd_value, at = nodes[n, 0, m], nodes[n, 1, m], Index(m * WIDE + n * SEGMENT)
-            even_step = (nodes[n + 1, 0, m] - even_value) * share
-            odd_step = (nodes[n + 1, 1, m] - odd_value) * share
-            for k in range(SEGMENT):
-                f = np.float32(k)
-                floats[at + Index(k)] = odd_value + f * odd_step if k & 1 else even_value + f * even_step
+        _between(nodes, Index(8 * n), floats, Index(n * SEGMENT))
 
 
 def unpacked(codes, bad, zero, scale, blank, saturation):
@@ -516,7 +616,7 @@ def reach(light, drop):
     return math.ceil((max(spot.ex, spot.ey) + 1) / drop.scale)
 
 
-def deposit(lights, marks, band, signal, inverse_gain, odd, exposure_s, drop, sums, counts):
+def deposit(lights, marks, band, signal, inverse_gain, odd, exposure_s, drop, onto):
     """Add the raw pixels of frames to the output pixels of a band, in place.
 
     Parameters
@@ -536,12 +636,10 @@ def deposit(lights, marks, band, signal, inverse_gain, odd, exposure_s, drop, su
         Which half a frame belongs to.
     exposure_s : sequence of float
     drop : Drop
-    sums : (3, c, rows x scale, columns x scale, 9) float64 array
-        SUMS of what is kept, rejected and saturated, those of a pixel side by side; added to. With the overlap a
-        of drop and output pixel, the value y = (raw - sky) / t, the weight w and the variance v of y: the sums of
-        a w y, a w and (a w)^2 v (even and odd frames apart), a y, a, and a x exposure.
-    counts : (3, c, rows x scale, columns x scale) int32 array
-        Number of raw pixels that reach an output pixel; added to.
+    onto : cells.Cells
+        Of rows x scale, columns x scale output pixels; added to. With the overlap a of drop and output pixel, the value
+        y = (raw - sky) / t, the weight w and the variance v of y, SUMS are those of a w y, a w and (a w)^2 v (even and
+        odd frames apart), a y, a, and a x exposure.
 
     Notes
     -----
@@ -569,16 +667,9 @@ def deposit(lights, marks, band, signal, inverse_gain, odd, exposure_s, drop, su
     spots = [_spot(light, drop) for light in lights]
     lights, bends = zip(*(prepared(light, DEPOSITED) for light in lights), strict=True)
     n_channels, (rows, columns) = len(lights[0].fields), band[2:]
-    wanted = (3, n_channels, rows * drop.scale, columns * drop.scale)
-    if (
-        sums.shape != (*wanted, len(SUMS))
-        or counts.shape != wanted
-        or not sums.flags.c_contiguous
-        or not counts.flags.c_contiguous
-    ):
-        raise ValueError(
-            f"need contiguous sums {(*wanted, len(SUMS))} and counts {wanted}, got {sums.shape} and {counts.shape}"
-        )
+    wanted = (n_channels, rows * drop.scale, columns * drop.scale)
+    if onto.cover.shape[:-1] != wanted:
+        raise ValueError(f"need sums of {wanted} output pixels, got {onto.cover.shape[:-1]}")
     for light, its_marks in zip(lights, marks, strict=True):
         _check(light, its_marks, band)
     halo, least = (signal.shape[1] - rows) // 2, max(reach(light, drop) for light in lights)
@@ -595,8 +686,12 @@ def deposit(lights, marks, band, signal, inverse_gain, odd, exposure_s, drop, su
         raise ValueError(f"need a half and an exposure of {len(lights)} lights, got {odd} and {exposure_s}")
     signal = np.ascontiguousarray(signal)  # one layout, so that the kernel is compiled once
     room = _room(stacked.image.shape[2], spots.ny.max(), spots.nx.max())
-    onto = (first, signal, halo, float(inverse_gain), per_frame, sums, counts)
-    _deposit(stacked, np.array(bends), spots, its_marks, *onto, room)
+    # Not more output pixels than those can be new in the list of what is left out.
+    left_out = np.count_nonzero(its_marks - np.uint8(REJECTED) < CLIPPED)
+    onto.reserve(left_out * int(spots.ny.max() * spots.nx.max()))
+    arrays = (onto.sums, onto.cover, onto.slots, onto.lost, onto.lost_cover, onto.n_lost)
+    how = (first, signal, halo, float(inverse_gain), per_frame)
+    _deposit(stacked, np.array(bends), spots, its_marks, *how, arrays, room)
 
 
 def _stacked(lights, marks):
@@ -612,8 +707,8 @@ def _stacked(lights, marks):
 
 
 @entry(error_model="numpy")
-def _deposit(lights, bends, spots, marks, first, signal, halo, inverse_gain, per_frame, sums, counts, room):
-    n_rows, n_columns = sums.shape[2:4]
+def _deposit(lights, bends, spots, marks, first, signal, halo, inverse_gain, per_frame, onto, room):
+    n_rows, n_columns = onto[1].shape[1:3]
     for strip in range((n_rows + TILE_ROWS - 1) // TILE_ROWS):
         j = strip * TILE_ROWS
         for i in range(0, n_columns, TILE_COLUMNS):
@@ -640,11 +735,11 @@ def _deposit(lights, bends, spots, marks, first, signal, halo, inverse_gain, per
                     spots.sides[k],
                 )
                 frame = (inverse_gain, per_frame[0][k], per_frame[1][k])
-                _fill(light, bends[k], spot, marks[k], first, tile, signal, halo, frame, sums, counts, room)
+                _fill(light, bends[k], spot, marks[k], first, tile, signal, halo, frame, onto, room)
 
 
 @part(error_model="numpy")
-def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, sums, counts, room):
+def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, onto, room):
     """Drops on the output pixels of a tile: first row and column, height, width."""
     inverse_gain, half, exposure_s = per_frame
     n_columns = light.image.shape[1]
@@ -683,7 +778,7 @@ def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, sums, 
             _terms(image, skip, floats, s * s / spot.area, inverse_gain, terms)
             _counting(its_marks, skip, terms, integers, tile, spot, room.counting)
             run = (its_marks, skip, phases, terms, integers, room.counting, room.shares)
-            _scatter(run, spot, tile, half, exposure_s, sums, counts)
+            _scatter(run, spot, tile, half, exposure_s, onto)
 
 
 @part()
@@ -754,11 +849,13 @@ def _counting(marks, skip, terms, integers, tile, spot, counting):
 
 
 @part(error_model="numpy")
-def _scatter(run, spot, tile, half, exposure_s, sums, counts):
+def _scatter(run, spot, tile, half, exposure_s, onto):
     """Add the drops of a run to the output pixels of a tile."""
     marks, skip, phases, terms, integers, counting, shares = run
-    all_sums, all_counts, n_sums, own = sums.reshape(-1), counts.reshape(-1), Index(len(SUMS)), Index(3 * half)
-    _, n_channels, h, w = counts.shape
+    sums, cover, slots, lost, lost_cover, n_lost = onto
+    _, n_channels, h, w = slots.shape
+    sums, cover, slots = sums.reshape(-1), cover.reshape(-1), slots.reshape(-1)
+    lost, lost_cover = lost.reshape(-1), lost_cover.reshape(-1)
     even, odd, of_kind, width, wide = phases[0] * h * w, phases[1] * h * w, n_channels * h * w, Index(w), Index(WIDE)
     bottom, right = tile[0] + tile[2], tile[1] + tile[3]
     for n in range(len(marks)):
@@ -770,22 +867,29 @@ def _scatter(run, spot, tile, half, exposure_s, sums, counts):
         if counting[k] == 2:
             low_m, high_m = max(tile[0] - j, 0), min(bottom - j, spot.ny)
             low_n, high_n = max(tile[1] - i, 0), min(right - i, spot.nx)
-        corner = Index(marks[n] * of_kind + (even if k & ONE == 0 else odd) + j * w + i)
+        corner = Index((even if k & ONE == 0 else odd) + j * w + i)
         wy, weight, w2v, value = terms[k + WY], terms[k + W], terms[k + W2V], terms[k + Y]
+        if half:
+            all_terms = (0.0, 0.0, 0.0, wy, weight, w2v, value, 1.0)
+        else:
+            all_terms = (wy, weight, w2v, 0.0, 0.0, 0.0, value, 1.0)
+        kept, of_mark = marks[n] == KEPT, Index((marks[n] - REJECTED) * of_kind)
         for m in range(Index(low_m), Index(high_m)):
             for q in range(Index(low_n), Index(high_n)):
                 a = shares[k + (m * Index(spot.nx) + q) * wide]
                 if a == 0:
                     continue
                 pixel = corner + m * width + q
-                all_counts[pixel] += 1
-                at = pixel * n_sums
-                all_sums[at + own] += a * wy
-                all_sums[at + own + ONE] += a * weight
-                all_sums[at + own + TWO] += a * a * w2v
-                all_sums[at + Index(6)] += a * value
-                all_sums[at + Index(7)] += a
-                all_sums[at + Index(8)] += a * exposure_s
+                if kept:
+                    _add(sums, pixel * Index(N_SUMS), all_terms, a)
+                    _cover(cover, pixel * Index(N_COVER), exposure_s, a)
+                else:
+                    if slots[of_mark + pixel] == 0:
+                        n_lost[0] += 1
+                        slots[of_mark + pixel] = n_lost[0]
+                    slot = Index(slots[of_mark + pixel] - 1)
+                    _add(lost, slot * Index(N_SUMS), all_terms, a)
+                    _cover(lost_cover, slot * Index(N_COVER), exposure_s, a)
 
 
 @part(error_model="numpy")

@@ -559,6 +559,7 @@ def sky_mesh(image, cell, y0, x0, mesh):
 def _sky_mesh(image, cell, step, y0, x0, mesh, first_y, first_x, level, noise):
     rows, columns = image.shape
     n_channels, ny, nx = level.shape
+    some = np.empty(2 * START_SAMPLE)
     for job in range(ny * nx):
         j, i = job // nx, job % nx
         bottom, left = max((first_y + j) * mesh - y0, 0), max((first_x + i) * mesh - x0, 0)
@@ -589,8 +590,8 @@ def _sky_mesh(image, cell, step, y0, x0, mesh, first_y, first_x, level, noise):
                 seen += (right - left - first + step - 1) // step
             if n * stride < 0.25 * full or n < 16 or n_pairs < 8:
                 continue
-            noise[c, j, i] = _spread(differences[:n_pairs]) / math.sqrt(2.0)
-            level[c, j, i] = _clipped_mean(values[:n])
+            noise[c, j, i] = _spread(differences[:n_pairs], some) / math.sqrt(2.0)
+            level[c, j, i] = _clipped_mean(values[:n], some)
 
 
 @part()
@@ -602,19 +603,38 @@ def _first_of(phases, x, step, c):
     return -1
 
 
-@njit
-def _rough_median(values):
-    """Median of at most START_SAMPLE of the values, evenly spread: enough to start from."""
-    return np.median(values[:: max(1, len(values) // START_SAMPLE)])
+@part()
+def _rough_median(values, centre, some):
+    """Median distance from a centre, or with the centre NaN median, of some of the values, evenly spread: enough to
+    start from. `some` is room for twice START_SAMPLE."""
+    n = Index(0)
+    for k in range(0, len(values), max(1, len(values) // START_SAMPLE)):
+        some[n] = values[k] if np.isnan(centre) else abs(values[k] - centre)
+        n += Index(1)
+    return _middle(some[:n])
+
+
+@part()
+def _middle(values):
+    """The lower median, to 1e-6 of the range of the values: that is halved, and to count is quicker than to sort."""
+    low = high = values[0]
+    for k in range(1, len(values)):
+        low, high = min(low, values[k]), max(high, values[k])
+    for _ in range(20):
+        x, count = 0.5 * (low + high), 0
+        for k in range(len(values)):
+            count += np.int64(values[k] <= x)
+        low, high = (low, x) if 2 * count >= len(values) else (x, high)
+    return high
 
 
 @njit(fastmath={"contract"})
-def _spread(differences):
+def _spread(differences, some):
     """Standard deviation behind absolute differences: rms of those below 3 sigma, corrected for that cut.
 
     A median would do, but where the converter has coarse steps it jumps from step to step; a mean does not.
     """
-    spread = 1.4826 * _rough_median(differences)
+    spread = 1.4826 * _rough_median(differences, np.nan, some)
     for _ in range(4):
         count, _, square = _within(differences, 0.0, 3 * spread)
         if count == 0 or square == 0:
@@ -624,10 +644,10 @@ def _spread(differences):
 
 
 @njit(fastmath={"contract"})
-def _clipped_mean(values):
+def _clipped_mean(values, some):
     """Mean of the values within 3 sigma of it, from a start at their median."""
-    centre = _rough_median(values)
-    spread = 1.4826 * _rough_median(np.abs(values - centre))
+    centre = _rough_median(values, np.nan, some)
+    spread = 1.4826 * _rough_median(values, centre, some)
     for _ in range(8):
         count, total, square = _within(values, centre, 3 * spread)
         if count < 8:
@@ -699,6 +719,7 @@ def noise_mesh(raw, cell, mesh):
 def _noise_mesh(raw, cell, step, mesh, noise):
     h, w = raw.shape
     n_channels, ny, nx = noise.shape
+    some = np.empty(2 * START_SAMPLE)
     for job in range(ny * nx):
         j, i = job // nx, job % nx
         bottom, left = j * mesh, i * mesh
@@ -719,12 +740,12 @@ def _noise_mesh(raw, cell, step, mesh, noise):
                     n += Index(not np.isnan(one - other))
                 seen += (right - step - left - first + step - 1) // step
             if n >= 16:
-                middle, reach = _rough_median(sums[:n]), _spread(differences[:n])
+                middle, reach = _rough_median(sums[:n], np.nan, some), _spread(differences[:n], some)
                 kept = Index(0)
                 for k in range(n):  # no branch: which way it goes could not be foreseen
                     differences[kept] = differences[k]
                     kept += Index(abs(sums[k] - middle) <= reach)
-                noise[c, j, i] = _spread(differences[:kept]) / math.sqrt(2.0)
+                noise[c, j, i] = _spread(differences[:kept], some) / math.sqrt(2.0)
 
 
 def gradient_energy(image, step):
