@@ -51,8 +51,8 @@ def local_metrics(paths, out, *, batch, n_threads=1):
         width = np.nan if fit["fwhm_px"] is None else fit["fwhm_px"]
         stars = local.star_fields(table, mine, log_flux, np.log(fit["scale"]), width_offset, width, tiles, stride)
         own = entry["box"]
-        here = tuple(slice(own[axis] - box[axis], own[axis] - box[axis] + own[axis + 2]) for axis in (0, 1))
-        known = (np.ascontiguousarray(fine[here]), noise_of_template, entry["file"] in behind, max(len(behind), 1))
+        corner = (own[0] - box[0], own[1] - box[1])
+        known = (fine, corner, noise_of_template, entry["file"] in behind, max(len(behind), 1))
         slope, error, energy = local.structure(pixels.rows(k, own), entry, *known, cell, own, tiles, tile, stride)
         return {
             "LN_T": stars["ln_t"],

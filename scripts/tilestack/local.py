@@ -115,7 +115,9 @@ def mesh_to_tiles(mesh, origin, mesh_px, tiles, stride):
     return np.stack([lattice.bilinear(lattice.filled(plane), *grid) for plane in np.asarray(mesh, float)])
 
 
-def structure(codes, entry, template, template_variance, in_template, n_template, cell, box, tiles, tile, stride):
+def structure(
+    codes, entry, template, corner, template_variance, in_template, n_template, cell, box, tiles, tile, stride
+):
     """Slope of a frame's small structure on the template's, in each tile and channel.
 
     A frame as sharp as the template has slope t, one with broader stars less. Noise has no part in it: the frame's own
@@ -127,8 +129,8 @@ def structure(codes, entry, template, template_variance, in_template, n_template
         Prewarped frame in `box`.
     entry : dict
         Its prewarp record.
-    template : (h, w) float32 array, ADU
-        Band-passed.
+    template, corner
+        As in ``kernels.metrics.structure_sums``.
     template_variance : float, ADU^2
         Of a template pixel.
     in_template : bool
@@ -143,7 +145,8 @@ def structure(codes, entry, template, template_variance, in_template, n_template
         frame's small structure in ADU^2, noise included; NaN without pixels.
     """
     step = 2 if cell.max() > 0 else 1
-    n, cross, power, own = kernel.structure_sums(codes, entry["scale"], template, cell, box, tiles, tile, stride, step)
+    place = (template, corner, cell, box, tiles, tile, stride, step)
+    n, cross, power, own = kernel.structure_sums(codes, entry["scale"], *place)
     pixel = np.array([np.nanmedian(plane) for plane in np.asarray(entry["pixel_noise"], float)])[:, None, None] ** 2
     noise = pixel * BAND_PASS_VARIANCE
     template_noise = template_variance * BAND_PASS_VARIANCE

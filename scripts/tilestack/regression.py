@@ -87,7 +87,7 @@ def scales(images, files, log_scale, wanted, layers, pattern):
     for at, k in enumerate(wanted):
         entry = frames.entries[k]
         sums = kernel.structure_sums(
-            frames.rows(k, box), entry["scale"], picture, cell, box, tiles, BLOCK_PX, BLOCK_PX, step
+            frames.rows(k, box), entry["scale"], picture, (0, 0), cell, box, tiles, BLOCK_PX, BLOCK_PX, step
         )
         found[at], errors[at] = _slope(sums.sum((2, 3)), _noise(entry), noise * BAND_PASS_VARIANCE)
     found = np.where(found < errors, errors, found)

@@ -56,7 +56,7 @@ def _difference(inner, outer, own, out):
         out[x] = (a[x] + b[x] + c[x]) / np.float32(9) - (d[x] + e[x] + f[x] - own[x]) / np.float32(8)
 
 
-def structure_sums(codes, scale, template, cell, box, tiles, tile, stride, step):
+def structure_sums(codes, scale, template, corner, cell, box, tiles, tile, stride, step):
     """Sums for the regression of a frame's small structure on the template's, by tile and channel.
 
     Parameters
@@ -65,8 +65,10 @@ def structure_sums(codes, scale, template, cell, box, tiles, tile, stride, step)
         Prewarped frame in `box`.
     scale : float, ADU
         Of the codes; their zero drops out.
-    template : (h, w) float32 array, ADU
-        Band-passed template in the same box; NaN where there is none.
+    template : (H, W) float32 array, ADU
+        Band-passed template; NaN where there is none.
+    corner : (int, int)
+        Row and column of it where `box` begins.
     cell : (2, 2) int64 array
         Channel of each Bayer phase of the lattice.
     box : (int, int, int, int)
@@ -82,15 +84,36 @@ def structure_sums(codes, scale, template, cell, box, tiles, tile, stride, step)
     -------
     (4, c, ny, nx) float64 array
         Number of pixels, sum of frame x template, of template^2 and of frame^2, in ADU^2.
+
+    Notes
+    -----
+    Tiles overlap, so sums are made between all of their borders, each pixel once, and added up to tiles.
     """
-    if codes.shape != template.shape or codes.shape != tuple(box[2:]):
-        raise ValueError(f"need equal shapes, got {codes.shape}, {template.shape} and box {box}")
-    values = np.full(codes.shape, np.nan, np.float32)
-    _small_structure(codes, float(scale), step, np.empty((3, codes.shape[1]), np.int32), values)
-    sums = np.zeros((4, cell.max() + 1, *tiles[2:]))
-    room = np.empty((2, tile), np.int32), np.empty((2, 3, tile))
-    _structure_sums(values, template, cell, *box[:2], *tiles[:2], tile, stride, *room, sums)
+    (h, w), (top, left) = codes.shape, corner
+    if codes.shape != tuple(box[2:]) or min(top, left) < 0 or top + h > len(template) or left + w > template.shape[1]:
+        raise ValueError(f"need codes in {box} and a template around it, got {codes.shape}, {template.shape}, {corner}")
+    borders = []
+    for first, n, offset, size in zip(tiles[:2], tiles[2:], box[:2], codes.shape, strict=True):
+        begin = (first + np.arange(n)) * stride + (stride - tile) // 2 - offset
+        borders.append((np.clip(begin, 0, size), np.clip(begin + tile, 0, size)))
+    cuts = [np.unique(both) for both in borders]
+    sums = np.zeros((4, cell.max() + 1, *(len(cut) - 1 for cut in cuts)))
+    of_cell = np.ascontiguousarray(np.roll(cell, (-(box[0] % 2), -(box[1] % 2)), (0, 1)))
+    room = np.empty((3, w), np.int32), np.empty(w, np.float32), np.empty((2, w), np.int32), np.empty((2, 3, w))
+    _structure_sums(codes, float(scale), step, template, int(top), int(left), of_cell, *cuts, *room, sums)
+    for axis, (cut, (begin, end)) in enumerate(zip(cuts, borders, strict=True), start=2):
+        sums = _between(sums, np.searchsorted(cut, begin), np.searchsorted(cut, end), axis)
     return sums
+
+
+def _between(values, first, end, axis):
+    """Sums of values from each first to the one before its end, along an axis."""
+    behind = np.zeros((*values.shape[:axis], 1, *values.shape[axis + 1 :]))  # where ranges may begin that hold nothing
+    ends = np.column_stack([first, end]).ravel()
+    sums = np.add.reduceat(np.concatenate([values, behind], axis), ends, axis)
+    sums = sums.take(np.arange(0, len(ends), 2), axis)
+    # Of an empty range that gives the value where it begins.
+    return np.where((end > first).reshape(-1, *[1] * (values.ndim - 1 - axis)), sums, 0.0)
 
 
 # A code counts from 0 on, and a pixel without a value by a bit that no sum of nine codes reaches.
@@ -98,17 +121,38 @@ LOWEST, NO_VALUE = 32768, 1 << 20
 
 
 @entry(fastmath={"contract"})
-def _small_structure(codes, scale, step, room, out):
-    """Band-pass of codes, exact in integers: NaN where a pixel that it takes has no value."""
+def _structure_sums(codes, scale, step, template, top, left, cell, cuts_y, cuts_x, room, values, n, parts, sums):
     h, w = codes.shape
     far, own, inner, outer = 3 * step, room[0], room[1], room[2]
-    for y in range(far, h - far):
-        _coded(codes[y], own)
-        _of_rows(codes[y - step], own, codes[y + step], inner)
-        _of_rows(codes[y - far], own, codes[y + far], outer)
-        n = w - 2 * far
-        near = inner[far - step : far - step + n], inner[far : far + n], inner[far + step : far + step + n]
-        _structure(near, (outer[:n], outer[far : far + n], outer[2 * far :]), own[far : far + n], scale, out[y, far:])
+    width = w - 2 * far
+    if width <= 0:
+        return
+    for j in range(len(cuts_y) - 1):
+        # Sums of columns, by the parity of their rows.
+        n[:] = 0
+        parts[:] = 0.0
+        for y in range(max(cuts_y[j], far), min(cuts_y[j + 1], h - far)):
+            # The band-pass of codes, exact in integers.
+            _coded(codes[y], own)
+            _of_rows(codes[y - step], own, codes[y + step], inner)
+            _of_rows(codes[y - far], own, codes[y + far], outer)
+            near = (
+                inner[far - step : far - step + width],
+                inner[far : far + width],
+                inner[far + step : far + step + width],
+            )
+            ring = outer[:width], outer[far : far + width], outer[2 * far :]
+            _structure(near, ring, own[far : far + width], scale, values[far:])
+            row = y & 1
+            its = values[far : far + width], template[top + y, left + far : left + far + width]
+            _add_products(*its, n[row, far:], parts[row, 0, far:], parts[row, 1, far:], parts[row, 2, far:])
+        for i in range(len(cuts_x) - 1):
+            for row in range(2):
+                for x in range(max(cuts_x[i], far), min(cuts_x[i + 1], w - far)):
+                    c = cell[row, x & 1]
+                    sums[0, c, j, i] += n[row, x]
+                    for k in range(3):
+                        sums[1 + k, c, j, i] += parts[row, k, x]
 
 
 @part()
@@ -135,33 +179,6 @@ def _structure(inner, outer, own, scale, out):
         nine, eight = a[x] + b[x] + c[x], d[x] + e[x] + f[x] - own[x]
         value = scale * ((nine - 9 * LOWEST) / 9 - (eight - 8 * LOWEST) / 8)
         out[x] = value if nine < NO_VALUE and eight < NO_VALUE else np.nan
-
-
-@entry(fastmath={"contract"})
-def _structure_sums(values, template, cell, y0, x0, j0, i0, tile, stride, n, parts, sums):
-    h, w = values.shape
-    _, _, ny, nx = sums.shape
-    for job in range(ny * nx):
-        j, i = job // nx, job % nx
-        bottom = (j0 + j) * stride + (stride - tile) // 2 - y0
-        left = (i0 + i) * stride + (stride - tile) // 2 - x0
-        right = min(left + tile, w)
-        left = max(left, 0)
-        if right <= left:
-            continue
-        # Sums of columns, by the parity of their rows.
-        n[:] = 0
-        parts[:] = 0.0
-        for y in range(max(bottom, 0), min(bottom + tile, h)):
-            row = y & 1
-            its = values[y, left:right], template[y, left:right]
-            _add_products(*its, n[row], parts[row, 0], parts[row, 1], parts[row, 2])
-        for row in range(2):
-            for x in range(right - left):
-                c = cell[(y0 + row) % 2, (x0 + left + x) % 2]
-                sums[0, c, j, i] += n[row, x]
-                for k in range(3):
-                    sums[1 + k, c, j, i] += parts[row, k, x]
 
 
 @part(fastmath={"contract"})
