@@ -686,9 +686,8 @@ def deposit(lights, marks, band, signal, inverse_gain, odd, exposure_s, drop, on
         raise ValueError(f"need a half and an exposure of {len(lights)} lights, got {odd} and {exposure_s}")
     signal = np.ascontiguousarray(signal)  # one layout, so that the kernel is compiled once
     room = _room(stacked.image.shape[2], spots.ny.max(), spots.nx.max())
-    # Not more output pixels than those can be new in the list of what is left out.
-    left_out = np.count_nonzero(its_marks - np.uint8(REJECTED) < CLIPPED)
-    onto.reserve(left_out * int(spots.ny.max() * spots.nx.max()))
+    # Not more output pixels than those reach can be new in the list of what is left out.
+    onto.reserve(_n_left_out(its_marks.reshape(-1)) * int(spots.ny.max() * spots.nx.max()))
     arrays = (onto.sums, onto.cover, onto.slots, onto.lost, onto.lost_cover, onto.n_lost)
     how = (first, signal, halo, float(inverse_gain), per_frame)
     _deposit(stacked, np.array(bends), spots, its_marks, *how, arrays, room)
@@ -704,6 +703,14 @@ def _stacked(lights, marks):
         image[k, :h, :w], its_marks[k, :h, :w] = light.image, marks[k]
     each = {name: np.stack([getattr(light, name) for light in lights]) for name in ("top_left", "to_lattice", "fields")}
     return lights[0]._replace(image=image, **each), its_marks
+
+
+@entry()
+def _n_left_out(marks):
+    n = 0
+    for k in range(len(marks)):
+        n += np.int64(marks[k] == REJECTED or marks[k] == CLIPPED)
+    return n
 
 
 @entry(error_model="numpy")
