@@ -20,6 +20,8 @@ from pathlib import Path
 
 # Between them they import what most jobs need; a job imports the rest itself.
 IMPORTED = ("scan_frames", "detect_stars", "prewarp", "local_metrics", "reconstruct_batch", "debayer")
+# What unpickles the object `snakemake` of a script.
+OF_SNAKEMAKE = ("snakemake.iocontainers", "snakemake.io", "snakemake.logging")
 
 
 def prepare():
@@ -27,7 +29,7 @@ def prepare():
     gc.disable()
     import numpy as np
 
-    for name in IMPORTED:
+    for name in (*IMPORTED, *OF_SNAKEMAKE):
         importlib.import_module(name)
     from tilestack.kernels import scan
 

@@ -255,7 +255,7 @@ def drizzled(out, sessions, reconstruction, canvas, factor, settings, pattern, n
             here = (band[0] - canvas[0], band[0] - canvas[0] + band[2])
             return band, {**planes, "MEAN": mean.read(*here)}
 
-        added = _with_halo(canvas, lambda band: source.add(band, *how), rows)
+        added = _with_halo(canvas, lambda band: source.add(band, *how), rows, n_threads)
         for band, planes in threads.in_order(finished, added, n_threads):
             image.put(band, planes)
 
@@ -265,7 +265,7 @@ def _headers(sessions):
     return [fits.getheader(path) for session in sessions for _, path in session["sums"]]
 
 
-def _with_halo(canvas, add, most_rows):
+def _with_halo(canvas, add, most_rows, n_threads):
     """Sums in bands of BAND_ROWS of a canvas with colours.HALO rows around each, none of them added up twice.
 
     Parameters
@@ -274,17 +274,20 @@ def _with_halo(canvas, add, most_rows):
         y0, x0, rows, columns.
     add : callable
         Takes a band of at most `most_rows` and gives arrays (..., rows, columns).
-    most_rows : int
+    most_rows, n_threads : int
 
     Yields
     ------
     band : (int, int, int, int)
     list of arrays
     """
-    before, end = [], canvas[0] - colours.HALO
+    plan, end = [], canvas[0] - colours.HALO
     for band in bands(canvas, BAND_ROWS):
         first, end = end, band[0] + band[2] + colours.HALO
-        parts = [add(part) for part in bands((first, canvas[1], end - first, canvas[3]), most_rows)]
+        plan.append((band, bands((first, canvas[1], end - first, canvas[3]), most_rows)))
+    added, before = threads.in_order(add, [part for _, parts in plan for part in parts], n_threads), []
+    for band, parts in plan:
+        parts = [next(added) for _ in parts]
         held = [np.concatenate(values, axis=-2) for values in zip(*before, *parts, strict=True)]
         yield band, held
         before = [[values[..., -2 * colours.HALO :, :] for values in held]]
