@@ -15,7 +15,7 @@ import yaml
 from snakemake.logging import logger
 from snakemake.utils import update_config, validate
 
-gc.freeze()  # what is imported stays: looks for garbage in it took 0.2 s
+gc.freeze()  # what is imported stays: looks for garbage in it took 0.3 s
 MAIN = workflow.is_main_process  # False in a job that a cluster started
 GIVEN = workflow.config_settings.overwrite_config  # --configfile and --config of this command, nothing else
 SCHEMA = yaml.safe_load(Path(workflow.basedir, "config/schema.yaml").read_text())

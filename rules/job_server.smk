@@ -19,7 +19,10 @@ def next_number(answer):
     """What the server says next."""
     line = answer.readline()
     if not line:
-        raise WorkflowError("the server of the jobs (scripts/job_server.py) was killed or could not begin: start again")
+        raise WorkflowError(
+            "the server of the jobs (scripts/job_server.py) was killed, or could not begin, or got no process for a job "
+            "(ulimit -u): start again"
+        )
     return int(line)
 
 
@@ -55,6 +58,7 @@ class JobServer:
                 theirs.close()
                 job = next_number(answer)  # before the next request, lest they come as one
             with benchmarked(job, bench_record) if bench_record else contextlib.nullcontext():
+                ours.sendall(b"\n")  # only now it begins: one that had ended could not be looked at
                 return next_number(answer)
 
 

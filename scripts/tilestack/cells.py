@@ -4,8 +4,9 @@ import numpy as np
 
 from tilestack.kernels import drizzle
 
-# Sums of an output pixel that fill a line of the processor's cache, and begin on one.
+# A line of the processor's cache, which the sums of an output pixel fill.
 LINE_BYTES = 64
+# Of an output pixel; one in the list takes 80 more.
 PIXEL_BYTES = 8 * (drizzle.N_SUMS + drizzle.N_COVER) + 2 * 4
 
 
@@ -24,8 +25,8 @@ class Cells:
     cover : (c, h, w, 2) float64 array
         Of kept pixels: that last one, the exposure, and their number.
     slots : (2, c, h, w) int32 array
-        Where an output pixel stands in the list of those that rejected, and saturated ones reach, counted from 1; 0
-        where none does.
+        Where an output pixel stands in the list of those that rejected ones reach (first), or saturated ones, counted
+        from 1; 0 where none does.
     lost, lost_cover : (m, 8) and (m, 2) float64 arrays
         The list: sums as above.
     n_lost : (1,) int64 array
@@ -39,13 +40,14 @@ class Cells:
         self.lost, self.lost_cover = aligned((0, drizzle.N_SUMS)), np.zeros((0, drizzle.N_COVER))
 
     def reserve(self, n):
-        """Have room in the list for n more."""
+        """Have room in the list for n more, or for all output pixels."""
         used = int(self.n_lost[0])
-        if used + n <= len(self.lost):
+        needed = min(used + n, self.slots.size)
+        if needed <= len(self.lost):
             return
         for name in ("lost", "lost_cover"):
             old = getattr(self, name)
-            new = aligned((max(used + n, 2 * len(old)), old.shape[1]))
+            new = aligned((min(max(needed, 2 * len(old)), self.slots.size), old.shape[1]))
             new[:used] = old[:used]
             setattr(self, name, new)
 

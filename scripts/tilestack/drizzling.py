@@ -11,7 +11,7 @@ from tilestack import bayer, cells, distortion, geometry, lattice, reconstructio
 from tilestack.kernels import coadd
 from tilestack.kernels import drizzle as kernel
 
-# Bytes that a thread may hold: sums of a block, or its template; and raw pixels.
+# Bytes that a thread may hold: sums of a block (without the list of what is left out), or its template; and raw pixels.
 BLOCK_BYTES, LIGHT_BYTES = 40e6, 24e6
 # Pixels of a template that all frames are compared with in turn, so that it stays in the cache.
 TEMPLATE_PIXELS = 1 << 16

@@ -9,7 +9,7 @@ from tilestack.kernels import detection, prewarp
 KAPPA, SMOOTH = 6.0, 15
 # What a replaced pixel is taken from the neighbours of, in the stack and in its halves.
 REPLACED = ("SCI", "EVEN", "ODD")
-# What that takes. All other planes are only written again, but the image, which has a preview.
+# What that takes. All other planes are only written again; SCI is read in any case, for its preview.
 LOOKED_AT = (*REPLACED, "VAR", "MASK")
 # Borders of the box are multiples of this: even, and the search is quick.
 BLOCK = 8

@@ -123,6 +123,7 @@ def test_mark__equals_plain_numpy(frames):
     zero, scale = (frames[key][:, None, None] for key in ("zero", "scale"))
     frames["codes"][:] = np.rint((wanted * at["SCALE"] + at["SKY"] - zero) / scale)
     frames["codes"][0, :, 0], frames["codes"][1, 5, 5] = coadd.NO_DATA, coadd.SATURATED
+    frames["codes"][2, 7] = coadd.NO_DATA  # a row that the frame does not reach
     value, _ = values_of(frames)
 
     far = np.abs(value - image) / np.sqrt(v_pix + squared) / kappa

@@ -630,7 +630,7 @@ def test_wrong_shapes__are_said():
 def test_blocks__cover_the_box_once_and_are_no_wider_than_the_turn_allows(degrees, box, scale):
     sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
     batch = types.SimpleNamespace(n_channels=3, box=box, to_lattice=[np.array([[cosine, -sine, 0], [sine, cosine, 0]])])
-    most = drizzling.BLOCK_BYTES / (scale**2 * 3 * (8 * (len(kernel.SUMS) + 1) + 8))
+    most = drizzling.BLOCK_BYTES / (scale**2 * 3 * cells.PIXEL_BYTES)
     covered = np.zeros(box[2:], int)
     for y, x, h, w in drizzling.blocks_of(batch, kernel.Drop(kernel.SQUARE, 0.7, scale)):
         assert h > 0 and w > 0 and w * w * abs(sine) <= 1.1 * most

@@ -97,3 +97,21 @@ def test_of_mosaic_in__gives_the_planes_as_if_all_were_held(tmp_path, cosmetic, 
 def test_covered_box__says_that_nothing_is_covered():
     with pytest.raises(job.Stop, match="stacking.crop_coverage"):
         finishing.covered_box(np.ones((40, 40), int), 2, (0, 0, 40, 40))
+
+
+@pytest.mark.parametrize("cosmetic", [False, True])
+def test_of_colours_in__cleans_each_colour_and_leaves_the_rest_as_it_is(tmp_path, cosmetic):
+    made = {name: np.stack([values, values + 1, values + 2]) for name, values in planes(size=96).items()}
+    made["SCI"][1, 70, 50] += 5000
+    with files.Writer(tmp_path / "a.fits", {}) as writer:
+        for name, values in made.items():
+            writer.append(name, values.astype(np.int32 if name in ("NIM", "REJ") else values.dtype))
+    canvas, box = (-40, 6, 48, 48), (-40, 10, 48, 40)
+    plane = finishing.of_colours_in(tmp_path / "a.fits", canvas, box, 2, cosmetic)
+    inside = (..., slice(8, 88))
+    changed = np.argwhere(plane("SCI") != made["SCI"][inside])
+    assert changed.tolist() == ([[1, 70, 42]] if cosmetic else [])
+    assert (abs(plane("SCI")[1, 70, 42] - made["SCI"][1, 70, 50]) > 4000) == cosmetic
+    assert (plane("MASK")[1, 70, 42] & masks.REPLACED > 0) == cosmetic
+    for name in set(made) - {"SCI", "EVEN", "ODD", "MASK"}:
+        np.testing.assert_array_equal(plane(name), made[name][inside], err_msg=name)

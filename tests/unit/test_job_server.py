@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -26,14 +27,21 @@ class Server:
         self.errors = errors
 
     @contextlib.contextmanager
-    def begun(self, script, folder):
-        """A job that has begun: its process id and where its exit code is to be read."""
+    def asked(self, script, folder):
+        """A job that waits for its beginning: its process id, the socket and where its exit code is to be read."""
         ours, theirs = socket.socketpair()
         with ours, ours.makefile() as answer:
             request = json.dumps({"script": str(script), "folder": str(folder)})
             socket.send_fds(self.control, [request.encode()], [theirs.fileno()])
             theirs.close()
-            yield int(answer.readline()), answer
+            yield int(answer.readline()), ours, answer
+
+    @contextlib.contextmanager
+    def begun(self, script, folder):
+        """A job that has begun: its process id and where its exit code is to be read."""
+        with self.asked(script, folder) as (job, ours, answer):
+            ours.sendall(b"\n")
+            yield job, answer
 
     def run(self, folder, source):
         """Exit code of a script."""
@@ -107,6 +115,37 @@ def test_jobs_at_the_same_time_know_nothing_of_each_other(server, tmp_path):
         for gate in gates:  # all are at theirs now, or come to it
             gate.write_text("go on")
         assert [int(answer.readline()) for _, answer in jobs] == [0, 1, 2]
+
+
+def test_job_is_there_until_it_is_told_to_begin(server, tmp_path):
+    """So Snakemake can measure even one that ends at once."""
+    script = tmp_path / "tmp1.phase.py"
+    script.write_text("pass")
+    with server.asked(script, tmp_path) as (job, ours, answer):
+        time.sleep(0.1)
+        assert psutil.Process(job).status() != psutil.STATUS_ZOMBIE
+        ours.sendall(b"\n")
+        assert int(answer.readline()) == 0
+
+
+def test_job_that_nobody_tells_to_begin_ends(tmp_path):
+    own = Server(tmp_path / "errors")
+    script, done = tmp_path / "tmp1.phase.py", tmp_path / "done"
+    script.write_text(f"open({str(done)!r}, 'w')")
+    with own.asked(script, tmp_path):
+        pass
+    assert own.close() == 0 and not done.exists()
+
+
+def test_jobs_go_on_with_what_others_leave_behind(server, tmp_path):
+    """A process that a job started and left, and an answer that nobody reads."""
+    left = "import subprocess; subprocess.Popen(['sleep', '5'])"
+    assert server.run(tmp_path, left) == 0
+    script = tmp_path / "tmp2.phase.py"
+    script.write_text("pass")
+    with server.begun(script, tmp_path):
+        pass
+    assert server.run(tmp_path, "pass") == 0
 
 
 def test_kernels_run_in_a_fork(server, tmp_path):

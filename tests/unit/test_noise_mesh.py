@@ -52,3 +52,26 @@ def test_noise_mesh__knows_each_cell_and_no_more_than_it_sees():
 def test_noise_mesh__says_what_does_not_fit():
     with pytest.raises(ValueError, match="even mesh >= 16"):
         kernel.noise_mesh(np.zeros((64, 64), np.float32), np.zeros((2, 2), np.int64), 33)
+
+
+@pytest.mark.parametrize("step", [0.0, 1.0])
+def test_noise_mesh__of_a_sky_without_noise_is_next_to_nothing_whatever_stars_there_are(step):
+    """As of a clipped sky: most differences are 0, and all that are kept are within 1e-6 of their range."""
+    y, x = np.indices((256, 256)) % 64
+    image = (512 + 3000 * np.exp(-(y**2 + x**2) / 60) + step * (y // 32)).astype(np.float32)
+    assert (kernel.noise_mesh(image, np.zeros((2, 2), np.int64), 64) < 1e-6 * 3000).all()
+
+
+@pytest.mark.parametrize(
+    "values", [[3.0], [5.0, 1.0], [2.0] * 9, [0.0] * 5 + [7.0] * 4, [1e9, 0.0, 1.0], list(range(99))]
+)
+def test_middle__is_the_lower_median(values):
+    assert kernel._middle.py_func(np.array(values)) == np.sort(values)[(len(values) - 1) // 2]
+
+
+def test_middle__is_one_of_the_values_and_next_to_the_median():
+    rng = np.random.default_rng(6)
+    for n in (10, 255, 511):
+        values = np.append(rng.normal(100, 5, n), 1e4)
+        middle = kernel._middle.py_func(values)
+        assert middle in values and abs(middle - np.sort(values)[n // 2]) <= 1e-6 * np.ptp(values)

@@ -33,7 +33,8 @@ LEAST_SHARE = 1e-6
 # take longer than all the rest. From a bilinear field the line differs where it crosses a row of nodes, by 4 px times
 # the change of slope there: of fields that change by 1 % from node to node, 128 px apart, by 2e-4 in the worst place.
 SEGMENT = 16
-# Output pixels that are filled at a time, by all frames in turn: their sums stay in the cache.
+# Output pixels that are filled at a time, by all frames in turn: their sums, 4 MB of three colours, stay in the third
+# cache. Smaller tiles, for the second one, are no faster: a run of pixels then reaches beyond its tile.
 TILE_ROWS, TILE_COLUMNS = 64, 256
 # Segments of a raw row that are taken together. What is known of their pixels stands in a few arrays, one quantity WIDE
 # numbers behind the other: at such distances the compiler sees that they do not overlap, while of more than a few
@@ -62,7 +63,7 @@ Drop = namedtuple("Drop", "kernel pixfrac scale")
 # Indices without sign: of others numba looks whether they count from the end.
 Index = np.uintp
 F = np.float32
-ONE, TWO = Index(1), Index(2)
+ONE = Index(1)
 # Fields that each kernel takes: four, so that they are one vector.
 MARKED, DEPOSITED = [0, 1, 2, 3], [0, 1, 2, 4]
 # Where quantities of a run begin. Floats: scale, sky, variance, FWHM or weight; then what each kernel adds to them.
@@ -660,9 +661,8 @@ def deposit(lights, marks, band, signal, inverse_gain, odd, exposure_s, drop, on
     pixels are independent and not resampled: there is no noise gain. Below the sky as in ``coadd``: at least
     LEAST_VARIANCE V / A. The signal is that of the lattice pixel on which the centre of the raw pixel lies.
 
-    Tiles of output pixels are filled one by one, a strip of them by one thread, by all frames in turn, so that their
-    sums stay in the cache. To each output pixel drops are added by frame, raw row and column: threads, tiles and bands
-    do not change the bits.
+    Tiles of output pixels are filled one by one, by all frames in turn, so that their sums stay in the third cache. To
+    each output pixel drops are added by frame, raw row and column: tiles and bands do not change the bits.
     """
     spots = [_spot(light, drop) for light in lights]
     lights, bends = zip(*(prepared(light, DEPOSITED) for light in lights), strict=True)
@@ -686,7 +686,7 @@ def deposit(lights, marks, band, signal, inverse_gain, odd, exposure_s, drop, on
         raise ValueError(f"need a half and an exposure of {len(lights)} lights, got {odd} and {exposure_s}")
     signal = np.ascontiguousarray(signal)  # one layout, so that the kernel is compiled once
     room = _room(stacked.image.shape[2], spots.ny.max(), spots.nx.max())
-    # Not more output pixels than those reach can be new in the list of what is left out.
+    # Each raw pixel that is left out adds at most ny x nx output pixels to the list.
     onto.reserve(_n_left_out(its_marks.reshape(-1)) * int(spots.ny.max() * spots.nx.max()))
     arrays = (onto.sums, onto.cover, onto.slots, onto.lost, onto.lost_cover, onto.n_lost)
     how = (first, signal, halo, float(inverse_gain), per_frame)
@@ -716,8 +716,7 @@ def _n_left_out(marks):
 @entry(error_model="numpy")
 def _deposit(lights, bends, spots, marks, first, signal, halo, inverse_gain, per_frame, onto, room):
     n_rows, n_columns = onto[1].shape[1:3]
-    for strip in range((n_rows + TILE_ROWS - 1) // TILE_ROWS):
-        j = strip * TILE_ROWS
+    for j in range(0, n_rows, TILE_ROWS):
         for i in range(0, n_columns, TILE_COLUMNS):
             tile = (j, i, min(TILE_ROWS, n_rows - j), min(TILE_COLUMNS, n_columns - i))
             for k in range(len(bends)):

@@ -616,7 +616,8 @@ def _rough_median(values, centre, some):
 
 @part()
 def _middle(values):
-    """The lower median, to 1e-6 of the range of the values: that is halved, and to count is quicker than to sort."""
+    """The lower median, or a value near it: less than 1e-6 of the range, which is halved, as counting is quicker than
+    sorting."""
     low = high = values[0]
     for k in range(1, len(values)):
         low, high = min(low, values[k]), max(high, values[k])
@@ -625,7 +626,11 @@ def _middle(values):
         for k in range(len(values)):
             count += np.int64(values[k] <= x)
         low, high = (low, x) if 2 * count >= len(values) else (x, high)
-    return high
+    # One of the values: 0 where most are, and never a little more than most of them.
+    middle = -np.inf
+    for k in range(len(values)):
+        middle = max(middle, values[k]) if values[k] <= high else middle
+    return middle
 
 
 @njit(fastmath={"contract"})
@@ -744,7 +749,7 @@ def _noise_mesh(raw, cell, step, mesh, noise):
                 kept = Index(0)
                 for k in range(n):  # no branch: which way it goes could not be foreseen
                     differences[kept] = differences[k]
-                    kept += Index(abs(sums[k] - middle) <= reach)
+                    kept += Index(abs(sums[k] - middle) <= reach)  # at least the one in the middle
                 noise[c, j, i] = _spread(differences[:kept], some) / math.sqrt(2.0)
 
 
