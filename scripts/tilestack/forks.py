@@ -1,9 +1,9 @@
 """Jobs as forks of one process, which scripts/job_server.py is: one for each request that comes by a socket.
 
-A request is a JSON object with the script and the folder for temporary files, and beside it a socket for the answer: one
-line with the process id of the job, which begins when a byte comes back, and one with its exit code when it has ended
-(below zero, the signal that killed it). When the other end closes, the server waits for the jobs and ends. If it is
-killed itself, Snakemake takes its jobs for failed; a new start waits for those that are alive.
+A request is a JSON object with the script and the folder for temporary files, and beside it a socket for the answer:
+one line with the process id of the job, which begins when a byte comes back, and one with its exit code when it has
+ended (below zero, the signal that killed it). When the other end closes, the server waits for the jobs and ends. If
+it is killed itself, Snakemake takes its jobs for failed; a new start waits for those that are alive.
 """
 
 import contextlib
