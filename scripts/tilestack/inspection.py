@@ -75,8 +75,9 @@ def _opened(path):
     path = Path(path)
     facts = {"name": path.name, "error": None, "bytes": path.stat().st_size, "sha256": None}
     try:
-        facts["sha256"] = _sha256(path)
-        image, header = lights.read(path)
+        content = lights.as_stored(path)
+        facts["sha256"] = hashlib.sha256(content).hexdigest()
+        image, header = lights.read(path, content)
     except lights.BadLight as bad:
         return {**facts, "error": {"reason": bad.reason, "message": bad.message}}, None
     except FileNotFoundError:
@@ -212,8 +213,3 @@ def _number(header, key):
 def _text(header, key):
     value = header.get(key)
     return value.strip() if isinstance(value, str) else None
-
-
-def _sha256(path):
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -15,6 +15,7 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
 
 from tilestack.job import Stop
+from tilestack.kernels import scan
 
 # Above what cameras make: 2 GiB of file, 2^29 pixels. A header may claim anything.
 MOST_BYTES = 1 << 31
@@ -45,13 +46,30 @@ class BadLight(Exception):
         self.reason, self.message = reason, message
 
 
-def read(path):
+def as_stored(path):
+    """The bytes of a file.
+
+    Raises
+    ------
+    BadLight
+        If it has more than a light can have.
+    FileNotFoundError
+    """
+    size = Path(path).stat().st_size
+    if size > MOST_BYTES:
+        raise BadLight("unreadable", f"{path} has {size} bytes, no light has more than {MOST_BYTES}")
+    return Path(path).read_bytes()
+
+
+def read(path, content=None):
     """Read a light.
 
     Parameters
     ----------
     path : path
         FITS file, also compressed as .gz or .fz. The first image in it counts.
+    content : bytes or None
+        What ``as_stored`` gave of it, where that is at hand.
 
     Returns
     -------
@@ -68,7 +86,7 @@ def read(path):
         If there is no such file: that is an error of the run, not of the light.
     """
     try:
-        content = _content(Path(path))
+        content = _unpacked(as_stored(path) if content is None else content, path)
         if content[:6] != b"SIMPLE":
             raise BadLight("not_fits", f"{path} does not begin as a FITS file, got {content[:10]!r}")
         _check_claims(content, path, next(_cards(END, content), None))
@@ -114,17 +132,12 @@ def changed(path, found):
     )
 
 
-def _content(path):
-    """The bytes of a file, unpacked; not more than a light can have."""
-    size = path.stat().st_size
-    if size > MOST_BYTES:
-        raise BadLight("unreadable", f"{path} has {size} bytes, no light has more than {MOST_BYTES}")
-    with open(path, "rb") as stream:
-        if stream.read(2) != b"\x1f\x8b":
-            stream.seek(0)
-            return stream.read()
-    most = min(max(MOST_UNPACKED * size, ALWAYS_UNPACKED), MOST_BYTES)
-    with gzip.open(path) as stream:
+def _unpacked(content, path):
+    """The bytes of a FITS file of those of a file that may be packed; not more than a light can have."""
+    if content[:2] != b"\x1f\x8b":
+        return content
+    size, most = len(content), min(max(MOST_UNPACKED * len(content), ALWAYS_UNPACKED), MOST_BYTES)
+    with gzip.open(BytesIO(content)) as stream:
         content = stream.read(most + 1)
     if len(content) > most:
         raise BadLight("unreadable", f"{path} has {size} bytes and unpacks to more than {most}: no light does")
@@ -185,9 +198,8 @@ def _first_image(hdus, content, path):
         if math.prod(shape) > MOST_PIXELS or not _can_hold(hdu):
             raise BadLight("unreadable", f"{path} claims an image of {shape} pixels, which it cannot hold")
         if _is_plain(hdu):
-            codes = np.frombuffer(content, ">i2", math.prod(shape), hdu.fileinfo()["datLoc"])
-            image = codes.reshape(shape).astype(np.float32)
-            image += np.float32(hdu.header.get("BZERO", 0))
+            codes = np.frombuffer(content, "<u2", math.prod(shape), hdu.fileinfo()["datLoc"])
+            image = scan.decoded(codes, hdu.header.get("BZERO", 0)).reshape(shape)
         else:
             image = np.ascontiguousarray(hdu.data.reshape(shape), dtype=np.float32)
             if hdu.data.dtype.kind == "f":

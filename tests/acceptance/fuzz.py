@@ -41,7 +41,7 @@ def sources(simulated, real=REAL):
     plain = [path.read_bytes() for path in sorted(Path(simulated).glob("*.fits"))[:2]]
     if real.is_dir():
         for path in (*sorted(real.glob("seestar_m94/session1/*.fit*"))[:1], *sorted(real.glob("m8_lrgb/L/*.fit*"))[:1]):
-            plain.append(hostile.cropped(lights._content(path), 400, 500))
+            plain.append(hostile.cropped(lights._unpacked(lights.as_stored(path), path), 400, 500))
     found = []
     for content in plain:
         found.append((".fits", content))

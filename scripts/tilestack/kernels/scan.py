@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tilestack.kernels import entry
+from tilestack.kernels import entry, part
 
 # A star in a 2x2-binned light is wider than a pixel: this many of its eight neighbours stand out too.
 STAR_NEIGHBOURS = 3
@@ -26,30 +26,77 @@ def levels(image):
     """
     if image.ndim != 2:
         raise ValueError(f"image must be (h, w), got shape {image.shape}")
-    return _levels(np.ascontiguousarray(image, dtype=np.float32))
-
-
-@entry(fastmath={"contract"})
-def _levels(image):
-    n_nan, n_zero, n_highest = 0, 0, 0
-    lowest, highest = np.inf, -np.inf
-    for y in range(image.shape[0]):
-        for x in range(image.shape[1]):
-            value = image[y, x]
-            if not np.isfinite(value):
-                n_nan += 1
-                continue
-            if value == 0:
-                n_zero += 1
-            if value < lowest:
-                lowest = value
-            if value > highest:
-                highest, n_highest = value, 1
-            elif value == highest:
-                n_highest += 1
-    if n_highest == 0:
+    bits = np.ascontiguousarray(image, dtype=np.float32).view(np.int32)
+    n_nan, n_zero, lowest, highest, n_highest = _levels(bits)
+    if n_nan == image.size:
         return n_nan, n_zero, np.nan, np.nan, 0
+    lowest, highest = np.array([lowest, highest], np.int32).view(np.float32).tolist()
     return n_nan, n_zero, lowest, highest, n_highest
+
+
+# Of the bits of a float32: all but the sign, and those from which on they are infinity or NaN.
+NUMBER, ENDLESS = np.int32(0x7FFFFFFF), np.int32(0x7F800000)
+LEAST, MOST = np.int32(-0x80000000), np.int32(0x7FFFFFFF)
+
+
+@part
+def _order(bits):
+    """A whole number by which floats are in order: compilers look for the least of those several at a time."""
+    return bits ^ ((bits >> np.int32(31)) & NUMBER)
+
+
+@entry()
+def _levels(bits):
+    n_nan, n_zero, n_highest = 0, 0, 0
+    lowest, highest = MOST, LEAST
+    for y in range(bits.shape[0]):
+        row = bits[y]
+        nan, zero, low, high = np.int32(0), np.int32(0), MOST, LEAST
+        for x in range(np.uintp(len(row))):
+            size, order = row[x] & NUMBER, _order(row[x])
+            endless = size >= ENDLESS
+            nan += np.int32(endless)
+            zero += np.int32(size == 0)
+            low = min(low, MOST if endless else order)
+            high = max(high, LEAST if endless else order)
+        n_nan += nan
+        n_zero += zero
+        lowest = min(lowest, low)
+        if nan < len(row) and high >= highest:
+            n_equal = np.int32(0)
+            for x in range(np.uintp(len(row))):
+                n_equal += np.int32(_order(row[x]) == high)
+            n_highest = n_equal + (n_highest if high == highest else 0)
+            highest = high
+    return n_nan, n_zero, _order(lowest), _order(highest), n_highest
+
+
+def decoded(codes, zero):
+    """Values of 16-bit numbers as FITS stores them.
+
+    Parameters
+    ----------
+    codes : (n,) uint16 array
+        Numbers with sign, the high byte first, looked at as if the low byte were.
+    zero : float, ADU
+        BZERO.
+
+    Returns
+    -------
+    (n,) float32 array, ADU
+    """
+    if codes.ndim != 1 or codes.dtype != "<u2":
+        raise ValueError(f"codes must be (n,) of 16 bits without sign, got {codes.shape} of {codes.dtype}")
+    values = np.empty(len(codes), np.float32)
+    _decoded(codes, np.float32(zero), values)
+    return values
+
+
+@entry()
+def _decoded(codes, zero, values):
+    for i in range(np.uintp(len(values))):
+        turned = np.uint16((codes[i] << np.uint16(8)) | (codes[i] >> np.uint16(8)))
+        values[i] = np.float32(np.int16(turned)) + zero
 
 
 def binned(image):
@@ -114,25 +161,31 @@ def count_peaks(binned, background, noise, block, limit):
 
 @entry(fastmath={"contract"})
 def _count_peaks(binned, background, noise, block, limit):
-    rows, columns = background.shape
     count, highest = 0, 0.0
-    for y in range(1, min(rows * block, binned.shape[0] - 1)):
-        for x in range(1, min(columns * block, binned.shape[1] - 1)):
-            sky = background[y // block, x // block]
-            value = binned[y, x] - sky
-            if not value > limit * noise:
-                continue
-            highest = max(highest, value)
-            largest, standing = True, 0
-            for dy in range(-1, 2):
-                for dx in range(-1, 2):
-                    if dy == 0 and dx == 0:
-                        continue
-                    neighbour = binned[y + dy, x + dx] - sky
-                    # ">=" on one side only, so that of two equal pixels one is the peak.
-                    if neighbour > value or (neighbour == value and (dy < 0 or (dy == 0 and dx < 0))):
-                        largest = False
-                    if neighbour > max(2.5 * noise, 0.1 * value):
-                        standing += 1
-            count += largest and standing >= STAR_NEIGHBOURS
+    for y in range(1, min(background.shape[0] * block, binned.shape[0] - 1)):
+        for i in range(background.shape[1]):
+            sky = background[y // block, i]
+            for x in range(max(i * block, 1), min((i + 1) * block, binned.shape[1] - 1)):
+                value = binned[y, x] - sky
+                if not value > limit * noise:
+                    continue
+                highest = max(highest, value)
+                count += _is_star(binned, y, x, sky, value, noise)
     return count, highest
+
+
+@part
+def _is_star(binned, y, x, sky, value, noise):
+    """Whether a pixel is the highest of its neighbours, and enough of them stand out."""
+    largest, standing = True, 0
+    for dy in range(-1, 2):
+        for dx in range(-1, 2):
+            if dy == 0 and dx == 0:
+                continue
+            neighbour = binned[y + dy, x + dx] - sky
+            # ">=" on one side only, so that of two equal pixels one is the peak.
+            if neighbour > value or (neighbour == value and (dy < 0 or (dy == 0 and dx < 0))):
+                largest = False
+            if neighbour > max(2.5 * noise, 0.1 * value):
+                standing += 1
+    return largest and standing >= STAR_NEIGHBOURS
