@@ -475,7 +475,7 @@ def defects(image, cell, noise, kappa, isolation=0.12):
 def _defects(image, cell, noise, kappa, isolation):
     h, w = image.shape
     step = 2 if cell.max() > 0 else 1
-    found, busy = np.zeros((h, w), np.bool_), np.zeros(h, np.bool_)
+    found, places, n_found = np.zeros((h, w), np.bool_), np.empty(1024, np.int64), 0
     ring, far = np.empty(8), np.zeros(-(-w // 8) * 8, np.bool_)
     eights = far.view(np.uint64)
     limits = np.empty((2, w), np.float32)
@@ -496,38 +496,43 @@ def _defects(image, cell, noise, kappa, isolation):
                 continue
             for x in range(8 * m, min(8 * m + 8, w)):
                 if far[x] and _stands_alone(image, cell, noise, kappa, isolation, step, found, y, x, ring):
-                    found[y, x] = busy[y] = True
+                    found[y, x] = True
+                    places, n_found = _with(places, n_found, y * w + x)
     # Once more beside those, which no longer count: of two neighbours the first may have hidden the second.
-    for y, x in _points(found, busy):
+    k = 0
+    while k < n_found:
+        y, x = divmod(places[k], w)
+        k += 1
         for j in range(max(y - step, 0), min(y + step + 1, h)):
             for i in range(max(x - step, 0), min(x + step + 1, w)):
                 if not found[j, i] and _stands_alone(image, cell, noise, kappa, isolation, step, found, j, i, ring):
-                    found[j, i] = busy[j] = True
-    return _points(found, busy)
+                    found[j, i] = True
+                    places, n_found = _with(places, n_found, j * w + i)
+    points = np.empty((n_found, 2), np.int64)
+    for k, place in enumerate(np.sort(places[:n_found])):
+        points[k, 0], points[k, 1] = divmod(place, w)
+    return points
+
+
+@njit
+def _with(places, n, place):
+    """Places and their number with one more, in twice the room when that is full."""
+    if n == len(places):
+        places = np.concatenate((places, np.empty_like(places)))
+    places[n] = place
+    return places, n + 1
 
 
 @part(fastmath={"contract"})
 def _far_from_neighbours(own, beside, limit, far):
-    """Whether pixels are far from the mean of those on both sides, and of those above and below."""
+    """Whether pixels are higher, or lower, than all four of those on both sides, above and below."""
     left, right, above, below = beside
-    half = np.float32(0.5)
-    for x in range(len(own)):
-        across = abs(own[x] - half * (left[x] + right[x])) > limit[x]
-        far[x] = across & (abs(own[x] - half * (above[x] + below[x])) > limit[x])
-
-
-@njit
-def _points(found, busy):
-    """Row and column of what is found, in the rows that have any: (n, 2), in row order."""
-    rows = np.flatnonzero(busy)
-    points = np.empty((found[rows].sum(), 2), np.int64)
-    n = 0
-    for y in rows:
-        for x in range(found.shape[1]):
-            if found[y, x]:
-                points[n, 0], points[n, 1] = y, x
-                n += 1
-    return points
+    for x in range(len(own)):  # min() and max() look for NaN, in branches
+        most, least = left[x], left[x]
+        most, least = (right[x] if right[x] > most else most), (right[x] if right[x] < least else least)
+        most, least = (above[x] if above[x] > most else most), (above[x] if above[x] < least else least)
+        most, least = (below[x] if below[x] > most else most), (below[x] if below[x] < least else least)
+        far[x] = (own[x] - most > limit[x]) | (least - own[x] > limit[x])
 
 
 @part(fastmath={"contract"})
