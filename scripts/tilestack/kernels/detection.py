@@ -13,8 +13,16 @@ from tilestack.kernels import entry, part
 SHARES = np.array([0.4462, 0.5538])
 SIGMAS = np.array([0.3769, 0.7146]) / 1.01444
 MOST_ITERATIONS = 25
+# Least FWHM, in pixels. What stays below the second so many steps in a row is a pixel and no star: its flux and its
+# width say the same, and steps end nowhere.
+NARROWEST, NARROW, MOST_NARROW_STEPS = 0.4, 0.75, 5
+# Pixels that a channel must have.
+LEAST_PIXELS = 6
 # Pixels that a window reaches to each side, and neighbours in it, at the most.
 MOST_REACH, MOST_NEAR = 24, 16
+# Room for a line of a window, which is worked on eight pixels at a time, and sums of the normal equations: of products
+# of the derivatives by x, y and ln FWHM, of each with flux, with sky and with the residual, and of those three.
+LINE, N_SUMS = 56, 21
 # Bits of a star's flags.
 SATURATED, BLENDED, EDGE, FAILED = 1, 2, 4, 8
 # The four pixels at distance 1.
@@ -71,12 +79,14 @@ def fit_stars(image, cell, noise, start, saturation):
     return table
 
 
-# Room for the fit of a star. Neighbours in its window (MOST_NEAR,), and which pixels count; by channel the number of
-# pixels and the lowest; the integrals of ``_integrate``; parameters, those on trial, and the step between them; normal
-# equations, those on trial, a copy with damping, their Cholesky factor, and the covariance.
+# Room for the fit of a star. Neighbours in its window (MOST_NEAR,); its pixels and which of them count (1 or 0) in
+# lines of LINE; the integrals of ``_integrate`` in lines; flux and sky by column for even and odd rows, sums by column
+# for both, and in all; parameters, those on trial, and the step between them; normal equations, those on trial, a copy
+# with damping, their Cholesky factor, and the covariance.
 Room = namedtuple(
     "Room",
-    "near use n_used low profile p trial step normal gradient trial_normal trial_gradient damped factor covariance",
+    "near pixels used profile flux sky sums totals p trial step normal gradient trial_normal trial_gradient damped "
+    "factor covariance",
 )
 
 
@@ -85,10 +95,13 @@ def _room(n_channels):
     square, line = (size, size), (size,)
     return Room(
         near=np.empty(MOST_NEAR, np.int64),
-        use=np.empty((side, side), np.bool_),
-        n_used=np.empty(n_channels),
-        low=np.empty(n_channels),
-        profile=np.empty((2, 3, 2 * side)),
+        pixels=np.zeros(side * LINE),
+        used=np.zeros(side * LINE),
+        profile=np.zeros(12 * LINE),
+        flux=np.empty(2 * LINE),
+        sky=np.empty(2 * LINE),
+        sums=np.empty(2 * N_SUMS * LINE),
+        totals=np.empty(N_SUMS),
         **{name: np.empty(line) for name in ("p", "trial", "step", "gradient", "trial_gradient")},
         **{name: np.empty(square) for name in ("normal", "trial_normal", "damped", "factor", "covariance")},
     )
@@ -126,46 +139,28 @@ def _fit_star(image, cell, noise, start, k, saturation, room, row):
             n_near += 1
             if dx * dx + dy * dy < (2.5 * fwhm0) ** 2:
                 flags |= BLENDED
-    use, n_used, low = room.use[:ny, :nx], room.n_used, room.low
+    window = (left, bottom, nx, ny)
+    _fill(image, saturation, window, start, k, near[:n_near], room)
     peak = -np.inf
-    n_used[:] = 0.0
-    low[:] = np.inf
-    for j in range(ny):
-        for i in range(nx):
-            y, x = bottom + j, left + i
-            value = image[y, x]
-            d2 = (x - x0) ** 2 + (y - y0) ** 2
-            use[j, i] = False
-            if np.isnan(value):
-                continue
-            if value >= saturation:
-                if d2 < (1.5 * fwhm0 + 1) ** 2:
-                    flags |= SATURATED
-                continue
-            mine = True
-            for m in range(n_near):
-                dx, dy = x - start[near[m], 0], y - start[near[m], 1]
-                mine &= dx * dx + dy * dy >= d2
-            if mine:
-                use[j, i] = True
-                channel = cell[y % 2, x % 2]
-                n_used[channel] += 1
-                low[channel] = min(low[channel], value)
-                if d2 < (fwhm0 + 1) ** 2:
-                    peak = max(peak, value)
+    for y in range(max(bottom, int(y0 - 1.5 * fwhm0 - 1)), min(top, int(y0 + 1.5 * fwhm0 + 2)) + 1):
+        for x in range(max(left, int(x0 - 1.5 * fwhm0 - 1)), min(right, int(x0 + 1.5 * fwhm0 + 2)) + 1):
+            value, d2 = image[y, x], (x - x0) ** 2 + (y - y0) ** 2
+            if value >= saturation and d2 < (1.5 * fwhm0 + 1) ** 2:
+                flags |= SATURATED
+            elif room.used[(y - bottom) * LINE + x - left] > 0 and d2 < (fwhm0 + 1) ** 2 and value > peak:
+                peak = value
     row[6] = flags | FAILED
-    for c in range(n_channels):
-        if n_used[c] < 6:
-            return
 
     # x, y, ln FWHM, then flux and sky of each channel.
-    size, p, profile, normal, gradient = 3 + 2 * n_channels, room.p, room.profile, room.normal, room.gradient
+    size, p, normal, gradient = 3 + 2 * n_channels, room.p, room.normal, room.gradient
     p[:] = 0.0
     p[0], p[1], p[2] = x0, y0, math.log(fwhm0)
-    for c in range(n_channels):
-        p[3 + n_channels + c] = low[c]
     # Flux and sky are linear: one step with the shape held gives their start.
-    chi2 = _normal(image, cell, noise, use, left, bottom, p, profile, normal, gradient)
+    chi2 = _normal(room, window, cell, noise, p, normal, gradient)
+    for c in range(n_channels):
+        n_used = normal[3 + n_channels + c, 3 + n_channels + c] * noise[c] ** 2
+        if n_used < LEAST_PIXELS - 0.5:
+            return
     for a in range(3):
         normal[a, :] = 0.0
         normal[:, a] = 0.0
@@ -176,10 +171,10 @@ def _fit_star(image, cell, noise, start, k, saturation, room, row):
         return
     for a in range(size):
         p[a] += step[a]
-    chi2 = _normal(image, cell, noise, use, left, bottom, p, profile, normal, gradient)
+    chi2 = _normal(room, window, cell, noise, p, normal, gradient)
     damping = 1e-3
     trial, trial_normal, trial_gradient, damped = room.trial, room.trial_normal, room.trial_gradient, room.damped
-    converged = False
+    converged, n_narrow = False, 0
     for _ in range(MOST_ITERATIONS):
         for a in range(size):
             for b in range(size):
@@ -189,13 +184,16 @@ def _fit_star(image, cell, noise, start, k, saturation, room, row):
             return
         for a in range(size):
             trial[a] = p[a] + step[a]
-        trial[2] = min(max(trial[2], math.log(0.4)), math.log(2.0 * reach))
+        n_narrow = n_narrow + 1 if trial[2] < math.log(NARROW) else 0
+        if n_narrow > MOST_NARROW_STEPS:
+            return
+        trial[2] = min(max(trial[2], math.log(NARROWEST)), math.log(2.0 * reach))
         if abs(trial[0] - x0) > reach / 2 or abs(trial[1] - y0) > reach / 2:
             damping *= 10
             if damping > 1e6:
                 return
             continue
-        trial_chi2 = _normal(image, cell, noise, use, left, bottom, trial, profile, trial_normal, trial_gradient)
+        trial_chi2 = _normal(room, window, cell, noise, trial, trial_normal, trial_gradient)
         if trial_chi2 <= chi2:
             moved = abs(step[0]) + abs(step[1]) + abs(step[2])
             chi2 = trial_chi2
@@ -229,61 +227,71 @@ def _fit_star(image, cell, noise, start, k, saturation, room, row):
 
 
 @part(fastmath={"contract"})
-def _normal(image, cell, noise, use, left, bottom, p, profile, normal, gradient):
+def _fill(image, saturation, window, start, k, near, room):
+    """Fill the lines of a window with its pixels and with 1 where they count: where they are known, not saturated and
+    nearer to star k than to its neighbours; 0 for all others."""
+    left, bottom, nx, ny = window
+    wide = (nx + 7) // 8 * 8
+    for j in range(ny):
+        y, line = bottom + j, image[bottom + j, left : left + nx]
+        pixels, used = room.pixels[j * LINE : j * LINE + wide], room.used[j * LINE : j * LINE + wide]
+        used[nx:] = 0.0
+        pixels[nx:] = 0.0
+        for i in range(np.uintp(nx)):
+            counts = line[i] < saturation
+            used[i] = 1.0 if counts else 0.0
+            pixels[i] = line[i] if counts else 0.0
+        for m in near:
+            # Nearer to k where this, linear in x, is not negative.
+            slope, level = 2 * (start[k, 0] - start[m, 0]), start[m, 0] ** 2 - start[k, 0] ** 2
+            level += (y - start[m, 1]) ** 2 - (y - start[k, 1]) ** 2
+            for i in range(np.uintp(nx)):
+                used[i] *= 1.0 if level + slope * (left + np.float64(i)) >= 0 else 0.0
+
+
+@part(fastmath={"contract"})
+def _normal(room, window, cell, noise, p, normal, gradient):
     """Fill the normal equations at p, return chi^2."""
-    ny, nx = use.shape
-    n_channels = len(noise)
-    _integrate(p, left, bottom, nx, ny, profile)
+    left, bottom, nx, ny = window
+    n_channels, profile, sums = len(noise), room.profile, room.sums
+    wide = (nx + 7) // 8 * 8
+    _integrate(p, window, profile)
+    sums[:] = 0.0
+    for odd in range(2):
+        for i in range(wide):
+            c = cell[(bottom + odd) % 2, (left + i) % 2]
+            room.flux[odd * LINE + i], room.sky[odd * LINE + i] = p[3 + c], p[3 + n_channels + c]
+    for j in range(ny):
+        own, odd = slice(j * LINE, j * LINE + wide), slice(j % 2 * LINE, j % 2 * LINE + wide)
+        of_row = sums[j % 2 * N_SUMS * LINE :]
+        _add_row(room.pixels[own], room.used[own], room.flux[odd], room.sky[odd], profile, j, of_row)
     normal[:] = 0.0
     gradient[:] = 0.0
     chi2 = 0.0
-    for j in range(ny):
-        a0, a1 = SHARES[0] * profile[0, 0, nx + j], SHARES[1] * profile[1, 0, nx + j]
-        b0, b1 = SHARES[0] * profile[0, 1, nx + j], SHARES[1] * profile[1, 1, nx + j]
-        c0, c1 = SHARES[0] * profile[0, 2, nx + j], SHARES[1] * profile[1, 2, nx + j]
-        for phase in range(2):  # pixels of one channel, so that their sums stay in registers
-            c = cell[(bottom + j) % 2, (left + phase) % 2]
-            flux, sky, weight = p[3 + c], p[3 + n_channels + c], 1.0 / (noise[c] * noise[c])
-            xx = xy = xf = yy = yf = ff = x_flux = y_flux = f_flux = x_sky = y_sky = f_sky = 0.0
-            flux_flux = flux_sky = sky_sky = x_r = y_r = f_r = flux_r = sky_r = r_r = 0.0
-            for i in range(phase, nx, 2):
-                if not use[j, i]:
-                    continue
-                e0, e1 = profile[0, 0, i], profile[1, 0, i]
-                value = a0 * e0 + a1 * e1
-                dx = flux * (a0 * profile[0, 1, i] + a1 * profile[1, 1, i])
-                dy = flux * (b0 * e0 + b1 * e1)
-                df = flux * (a0 * profile[0, 2, i] + a1 * profile[1, 2, i] + (c0 * e0 + c1 * e1))
-                residual = image[bottom + j, left + i] - flux * value - sky
-                xx, xy, xf = xx + dx * dx, xy + dx * dy, xf + dx * df
-                yy, yf, ff = yy + dy * dy, yf + dy * df, ff + df * df
-                x_flux, y_flux, f_flux = x_flux + dx * value, y_flux + dy * value, f_flux + df * value
-                x_sky, y_sky, f_sky = x_sky + dx, y_sky + dy, f_sky + df
-                flux_flux, flux_sky, sky_sky = flux_flux + value * value, flux_sky + value, sky_sky + 1.0
-                x_r, y_r, f_r = x_r + dx * residual, y_r + dy * residual, f_r + df * residual
-                flux_r, sky_r, r_r = flux_r + value * residual, sky_r + residual, r_r + residual * residual
-            f, s = 3 + c, 3 + n_channels + c
-            normal[0, 0] += weight * xx
-            normal[0, 1] += weight * xy
-            normal[0, 2] += weight * xf
-            normal[1, 1] += weight * yy
-            normal[1, 2] += weight * yf
-            normal[2, 2] += weight * ff
-            normal[0, f] += weight * x_flux
-            normal[1, f] += weight * y_flux
-            normal[2, f] += weight * f_flux
-            normal[0, s] += weight * x_sky
-            normal[1, s] += weight * y_sky
-            normal[2, s] += weight * f_sky
-            normal[f, f] += weight * flux_flux
-            normal[f, s] += weight * flux_sky
-            normal[s, s] += weight * sky_sky
-            gradient[0] += weight * x_r
-            gradient[1] += weight * y_r
-            gradient[2] += weight * f_r
-            gradient[f] += weight * flux_r
-            gradient[s] += weight * sky_r
-            chi2 += weight * r_r
+    for phase in range(4):  # pixels of one channel
+        c, first = cell[(bottom + phase // 2) % 2, (left + phase) % 2], phase // 2 * N_SUMS * LINE + phase % 2
+        for k in range(N_SUMS):
+            total = 0.0
+            for i in range(first + k * LINE, first + k * LINE + nx - phase % 2, 2):
+                total += sums[i]
+            room.totals[k] = total / (noise[c] * noise[c])
+        t, f, s = room.totals, 3 + c, 3 + n_channels + c
+        normal[0, 0] += t[0]
+        normal[0, 1] += t[1]
+        normal[0, 2] += t[2]
+        normal[1, 1] += t[3]
+        normal[1, 2] += t[4]
+        normal[2, 2] += t[5]
+        normal[f, f] += t[12]
+        normal[f, s] += t[13]
+        normal[s, s] += t[14]
+        for a in range(3):
+            normal[a, f] += t[6 + a]
+            normal[a, s] += t[9 + a]
+            gradient[a] += t[15 + a]
+        gradient[f] += t[18]
+        gradient[s] += t[19]
+        chi2 += t[20]
     for a in range(len(p)):
         for b in range(a):
             normal[a, b] = normal[b, a]
@@ -291,15 +299,55 @@ def _normal(image, cell, noise, use, left, bottom, p, profile, normal, gradient)
 
 
 @part(fastmath={"contract"})
-def _integrate(p, left, bottom, nx, ny, profile):
+def _add_row(pixels, used, flux, sky, profile, j, sums):
+    """Add to the N_SUMS sums by column what row j of a window has of them."""
+    first = 6 * LINE + j
+    a0, a1 = SHARES[0] * profile[first], SHARES[1] * profile[first + 3 * LINE]
+    b0, b1 = SHARES[0] * profile[first + LINE], SHARES[1] * profile[first + 4 * LINE]
+    c0, c1 = SHARES[0] * profile[first + 2 * LINE], SHARES[1] * profile[first + 5 * LINE]
+    for i in range(np.uintp(len(pixels))):
+        e0, e1 = profile[i], profile[i + 3 * LINE]
+        value = used[i] * (a0 * e0 + a1 * e1)
+        scale = used[i] * flux[i]
+        dx = scale * (a0 * profile[i + LINE] + a1 * profile[i + 4 * LINE])
+        dy = scale * (b0 * e0 + b1 * e1)
+        df = scale * (a0 * profile[i + 2 * LINE] + a1 * profile[i + 5 * LINE] + (c0 * e0 + c1 * e1))
+        residual = used[i] * (pixels[i] - sky[i]) - flux[i] * value
+        sums[i] += dx * dx
+        sums[i + LINE] += dx * dy
+        sums[i + 2 * LINE] += dx * df
+        sums[i + 3 * LINE] += dy * dy
+        sums[i + 4 * LINE] += dy * df
+        sums[i + 5 * LINE] += df * df
+        sums[i + 6 * LINE] += dx * value
+        sums[i + 7 * LINE] += dy * value
+        sums[i + 8 * LINE] += df * value
+        sums[i + 9 * LINE] += dx * used[i]
+        sums[i + 10 * LINE] += dy * used[i]
+        sums[i + 11 * LINE] += df * used[i]
+        sums[i + 12 * LINE] += value * value
+        sums[i + 13 * LINE] += value * used[i]
+        sums[i + 14 * LINE] += used[i]
+        sums[i + 15 * LINE] += dx * residual
+        sums[i + 16 * LINE] += dy * residual
+        sums[i + 17 * LINE] += df * residual
+        sums[i + 18 * LINE] += value * residual
+        sums[i + 19 * LINE] += residual * used[i]
+        sums[i + 20 * LINE] += residual * residual
+
+
+@part(fastmath={"contract"})
+def _integrate(p, window, profile):
     """For each column and then each row the integral of both Gaussians over the pixel and its derivatives by position
-    and by ln FWHM: (2, 3, nx + ny)."""
+    and by ln FWHM, in 12 lines: of columns 3 of one Gaussian, 3 of the other, then those of rows."""
+    left, bottom, nx, ny = window
     fwhm = math.exp(p[2])
     for i in range(2):
         sigma = SIGMAS[i] * fwhm
         norm = 1.0 / (math.sqrt(2 * math.pi) * sigma)
         for axis in range(2):
-            n, first, centre, base = (nx, left, p[0], 0) if axis == 0 else (ny, bottom, p[1], nx)
+            n, first, centre = (nx, left, p[0]) if axis == 0 else (ny, bottom, p[1])
+            base = (6 * axis + 3 * i) * LINE
             u = (first - 0.5 - centre) / sigma
             bell = math.exp(-u * u / 2)
             edge, density = _error_function(u, bell), norm * bell
@@ -307,9 +355,9 @@ def _integrate(p, left, bottom, nx, ny, profile):
                 v = (first + j + 0.5 - centre) / sigma
                 bell = math.exp(-v * v / 2)
                 next_edge, next_density = _error_function(v, bell), norm * bell
-                profile[i, 0, base + j] = (next_edge - edge) / 2
-                profile[i, 1, base + j] = density - next_density
-                profile[i, 2, base + j] = sigma * (u * density - v * next_density)
+                profile[base + j] = (next_edge - edge) / 2
+                profile[base + LINE + j] = density - next_density
+                profile[base + 2 * LINE + j] = sigma * (u * density - v * next_density)
                 u, edge, density = v, next_edge, next_density
 
 
