@@ -177,6 +177,26 @@ def loaded(hdu):
     return pixels.byteswap(inplace=True).view(pixels.dtype.newbyteorder("="))
 
 
+def numbers(path, dtype, n, offset):
+    """Numbers of a file as stored, from an offset in bytes on: (n,), or fewer where it ends before.
+
+    ``numpy.fromfile`` does the same through buffers, in three to five times the time.
+    """
+    values = np.empty(n, dtype)
+    with open(path, "rb", buffering=0) as stream:
+        stream.seek(offset)
+        missing = fill(stream, values)
+    return values[: n - -(-missing // values.itemsize)]
+
+
+def fill(stream, array):
+    """Read an array from an unbuffered stream, as far as that goes; how many bytes are missing."""
+    left = array.reshape(-1).view("u1").data
+    while left and (n := stream.readinto(left)):  # a read may be cut short
+        left = left[n:]
+    return len(left)
+
+
 def stored(hdu):
     """Pixels of an image of a workflow file as stored, by one read: for what is only to be written again.
 
@@ -184,7 +204,7 @@ def stored(hdu):
     """
     place, bits = hdu.fileinfo(), hdu.header["BITPIX"]
     n = int(np.prod(hdu.shape))
-    pixels = np.fromfile(place["file"].name, OF_BITS[bits], n, offset=place["datLoc"])
+    pixels = numbers(place["file"].name, OF_BITS[bits], n, place["datLoc"])
     if len(pixels) < n:
         raise DamagedFile(place["file"].name, f"{hdu.name} ends {n - len(pixels)} pixels too early")
     return pixels.reshape(hdu.shape)
@@ -217,12 +237,8 @@ class Rows:
         with open(self.path, "rb", buffering=0) as stream:
             for k, plane in enumerate(rows):
                 stream.seek(self.offset + (k * h + first) * w * rows.itemsize)
-                left = plane.reshape(-1).view("u1").data
-                while left:  # a read may be cut short
-                    n = stream.readinto(left)
-                    if not n:
-                        raise DamagedFile(self.path, f"it ends {len(left)} bytes too early")
-                    left = left[n:]
+                if missing := fill(stream, plane):
+                    raise DamagedFile(self.path, f"it ends {missing} bytes too early")
         return rows.byteswap(inplace=True)
 
     def part(self, rows, columns):

@@ -80,7 +80,7 @@ class Frames:
         if top < bottom:
             path, offset, first, end, starts = self._frames[k]
             n = int(starts[bottom] - starts[top])
-            pixels = np.fromfile(path, ">i2", n, offset=offset + 2 * int(starts[top]))
+            pixels = files.numbers(path, ">i2", n, offset + 2 * int(starts[top]))
             if len(pixels) < n:
                 raise DamagedFile(path, f"it ends {n - len(pixels)} pixels too early")
             part = out[top + y0 - box[0] : bottom + y0 - box[0]]

@@ -54,9 +54,9 @@ class Raw:
             raise lights.changed(path, f"it has {stored.shape} pixels, expected {self.shape}")
         width = self.shape[1]
         start = stored.offset + top * width * stored.dtype.itemsize
-        codes = np.fromfile(path, stored.dtype, (bottom - top) * width, offset=start)
+        codes = files.numbers(path, stored.dtype, (bottom - top) * width, start)
         if codes.size < (bottom - top) * width:
             raise lights.changed(path, "it ends before its pixels do")
-        codes = files.native(codes.reshape(bottom - top, width)[:, left:right])
         saturation = np.inf if self.saturation is None else self.saturation
-        return unpacked(codes, self.bad[top:bottom, left:right], stored.zero, stored.scale, stored.blank, saturation)
+        ready = (self.bad[top:bottom], (left, right), stored.zero, stored.scale, stored.blank, saturation)
+        return unpacked(codes.reshape(bottom - top, width), *ready)

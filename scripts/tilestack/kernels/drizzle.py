@@ -315,15 +315,17 @@ def _fields_along(light, y, ends, nodes, floats):
         _between(nodes, Index(8 * n), floats, Index(n * SEGMENT))
 
 
-def unpacked(codes, bad, zero, scale, blank, saturation):
+def unpacked(codes, bad, columns, zero, scale, blank, saturation):
     """Pixels of a raw light from its codes, and their marks before rejection.
 
     Parameters
     ----------
     codes : (h, w) array
-        Integers or floats as stored, in native byte order.
+        Integers or floats as FITS stores them, the high byte first, or in native byte order.
     bad : (h, w) bool array
         Defective pixels.
+    columns : (int, int)
+        Those that are wanted, from the first to before the second.
     zero, scale : float
         The value in ADU is zero + scale x code.
     blank : int or None
@@ -333,25 +335,43 @@ def unpacked(codes, bad, zero, scale, blank, saturation):
 
     Returns
     -------
-    image : (h, w) float32 array, ADU
+    image : (h, n) float32 array, ADU
         NaN without data.
-    marks : (h, w) uint8 array
+    marks : (h, n) uint8 array
         MISSING for pixels without data and defective ones, CLIPPED for saturated ones, else KEPT.
     """
-    image, marks = np.empty(codes.shape, np.float32), np.empty(codes.shape, np.uint8)
-    has_blank, blank = blank is not None, int(blank or 0)
-    _unpack(codes, bad, np.float32(zero), np.float32(scale), has_blank, blank, np.float32(saturation), image, marks)
+    shape = (len(codes), columns[1] - columns[0])
+    image, marks = np.empty(shape, np.float32), np.empty(shape, np.uint8)
+    ready = (np.float32(zero), np.float32(scale), blank is not None, int(blank or 0), np.float32(saturation))
+    turned = codes.dtype == ">i2"
+    codes = codes.view("<u2") if turned else codes.astype(codes.dtype.newbyteorder("="), copy=False)
+    (_unpack_turned if turned else _unpack)(codes, bad, columns[0], *ready, image, marks)
     return image, marks
 
 
 @entry(error_model="numpy")
-def _unpack(codes, bad, zero, scale, has_blank, blank, saturation, image, marks):
+def _unpack(codes, bad, left, zero, scale, has_blank, blank, saturation, image, marks):
+    n = image.shape[1]
     for y in range(codes.shape[0]):
-        for x in range(codes.shape[1]):
-            value = np.float32(codes[y, x]) * scale + zero
-            missing = bad[y, x] or not np.isfinite(value) or (has_blank and codes[y, x] == blank)
-            image[y, x] = np.float32(np.nan) if missing else value
-            marks[y, x] = MISSING if missing else CLIPPED if value >= saturation else KEPT
+        line, defective, values, marks_of = codes[y, left : left + n], bad[y, left : left + n], image[y], marks[y]
+        for x in range(Index(n)):
+            value = np.float32(line[x]) * scale + zero
+            missing = defective[x] or not np.isfinite(value) or (has_blank and line[x] == blank)
+            values[x] = np.float32(np.nan) if missing else value
+            marks_of[x] = MISSING if missing else CLIPPED if value >= saturation else KEPT
+
+
+@entry(error_model="numpy")
+def _unpack_turned(codes, bad, left, zero, scale, has_blank, blank, saturation, image, marks):
+    n = image.shape[1]
+    for y in range(codes.shape[0]):
+        line, defective, values, marks_of = codes[y, left : left + n], bad[y, left : left + n], image[y], marks[y]
+        for x in range(Index(n)):
+            code = np.int16(np.uint16((line[x] << np.uint16(8)) | (line[x] >> np.uint16(8))))
+            value = np.float32(code) * scale + zero
+            missing = defective[x] or (has_blank and code == blank)
+            values[x] = np.float32(np.nan) if missing else value
+            marks_of[x] = MISSING if missing else CLIPPED if value >= saturation else KEPT
 
 
 def mark(light, marks, band, template, options):
