@@ -183,10 +183,11 @@ def _strips(block, known, halo):
 
 def _grown(points, reach, shape):
     """Pixels and those within `reach` of them along each axis: places along the rows of the light, sorted."""
-    steps = np.array([(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)])
-    near = (points[:, None] + steps).reshape(-1, 2)
-    near = near[((near >= 0) & (near < shape)).all(1)]
-    return np.unique(near[:, 0] * shape[1] + near[:, 1]).astype(np.int32)  # of all frames they are held to the end
+    steps = np.arange(2 * reach + 1)
+    near = np.zeros((shape[0] + 2 * reach, shape[1] + 2 * reach), bool)
+    near[points[:, 0, None, None] + steps[:, None], points[:, 1, None, None] + steps] = True
+    inner = near[reach : reach + shape[0], reach : reach + shape[1]]
+    return np.flatnonzero(inner).astype(np.int32)  # of all frames they are held to the end
 
 
 def _within(places, width, corner, shape):

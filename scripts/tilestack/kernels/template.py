@@ -55,7 +55,7 @@ def median(codes, zero, scale, sky, grid, photometric, channel_rows, variance, m
     frames = (codes, zero, scale, sky, photometric, variance)
     fewest = min(most, n)
     nodes = np.clip((grid[1] + np.arange(w) / grid[2]).astype(np.int64), 0, sky.shape[3] - 2)
-    room = np.empty((n, *sky.shape[1::2])), np.empty((fewest, CHUNK + 8)), np.empty(n), np.empty(n)
+    room = np.empty((n, *sky.shape[1::2])), np.empty((fewest, CHUNK + 8), np.float32), np.empty(n), np.empty(n)
     _median(frames, *grid, channel_rows, fewest, int(most), nodes, room, image, spread, count)
     return image, spread, count
 
