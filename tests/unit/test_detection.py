@@ -152,3 +152,28 @@ def test_find__lists_stars_of_a_mosaic_where_they_are():
     distance = np.hypot(truth[:, :1] - found["x"], truth[:, 1:] - found["y"])
     assert (distance.min(1) < 0.1).all() and len(found["x"]) <= len(truth) + 2
     np.testing.assert_allclose(found["noise"], 30, rtol=0.05)
+
+
+def test_detect__finds_the_brightest_of_many_stars_without_the_faint_ones():
+    rng = np.random.default_rng(7)
+    image, flux = rng.normal(500, 10, (1400, 1400)), 2e3 * rng.uniform(0.003, 1, 1500) ** -0.8
+    places = rng.uniform(20, 1380, (1500, 2))
+    for (x, y), f in zip(places, flux, strict=True):
+        j, i = int(y) - 15, int(x) - 15
+        image[j : j + 30, i : i + 30] += f * gauss((30, 30), x - i, y - j, 3.0)
+    found, limit = stars.detect(image.astype(np.float32), 4.0, 100)
+    every, usual = stars.detect(image.astype(np.float32), 4.0, 10_000)
+    assert limit > usual == 4.0 and 200 <= len(found) < 0.7 * len(every)
+    alone = np.array([np.sort(np.hypot(*(places - p).T))[1] > 15 for p in places])
+    brightest = places[alone & (flux >= np.sort(flux)[-100])]
+    assert len(brightest) > 30
+    assert (np.hypot(brightest[:, :1] - found["x"], brightest[:, 1:] - found["y"]).min(1) < 0.3).all()
+
+
+@pytest.mark.parametrize("heights", [(3000, 2000, 1000), (1000, 2000, 3000), (1000, 3000, 2000)])
+def test_defects__finds_a_row_of_hot_pixels_whichever_is_the_highest(heights):
+    image = np.random.default_rng(8).normal(500, 10, (60, 70)).astype(np.float32)
+    image[30, 30:36:2] += heights
+    cell = bayer.channel_cell("RGGB")
+    found = detection.defects(image, cell, np.full(3, 10.0), 6.0)
+    assert found.tolist() == [[30, 30], [30, 32], [30, 34]]

@@ -14,3 +14,23 @@ def test_binned__are_means_of_2x2_pixels_and_nan_where_one_is(shape):
     assert np.isnan(scan.binned(image)).sum() == (1 if shape == (6, 8) else 0)
     with pytest.raises(ValueError, match=r"\(3, 4, 5\)"):
         scan.binned(np.zeros((3, 4, 5), np.float32))
+
+
+def test_levels__are_those_of_numpy():
+    image = np.random.default_rng(4).normal(0, 100, (41, 53)).astype(np.float32)
+    image[3, 4:9], image[20], image[30, :2], image[31, 5] = np.nan, np.inf, 0.0, -0.0
+    image[[7, 8, 9], [1, 2, 3]] = 1000.0
+    known = image[np.isfinite(image)]
+    expected = (image.size - known.size, 3, known.min(), 1000.0, 3)
+    assert scan.levels(image) == expected
+    assert scan.levels(-np.abs(np.nan_to_num(image, posinf=0)))[2:4] == (-1000.0, 0.0)
+    assert np.isnan(scan.levels(np.full((4, 5), np.nan, np.float32))[2:4]).all()
+
+
+@pytest.mark.parametrize("zero", [0, 32768])
+def test_decoded__are_the_numbers_that_fits_stores(zero):
+    values = np.random.default_rng(5).integers(-32768, 32768, 1001).astype(">i2")
+    values[:2] = -32768, 32767
+    np.testing.assert_array_equal(scan.decoded(values.view("<u2"), zero), values.astype(float) + zero)
+    with pytest.raises(ValueError, match=">i2"):
+        scan.decoded(values, zero)
