@@ -6,6 +6,7 @@ import pytest
 from drizzle.resample import Drizzle
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from tilestack import cells, colours, distortion, drizzling, geometry
 from tilestack.kernels import coadd
@@ -650,3 +651,27 @@ def test_rejected_places__in_a_part_of_a_light_are_those_of_its_mask(places, top
     found = np.zeros_like(part)
     found[drizzling._within(np.flatnonzero(whole).astype(np.int32), 11, (top, left), part.shape)] = True
     np.testing.assert_array_equal(found, part)
+
+
+@pytest.mark.parametrize("reach", [0, 1, 2])
+@pytest.mark.parametrize("n", [0, 1, 40])
+def test_grown__are_the_places_near_a_pixel_rims_included(n, reach):
+    rng, shape = np.random.default_rng(n), (23, 31)
+    points = np.column_stack([rng.choice([0, 5, 11, 22], n), rng.choice([0, 14, 15, 30], n)])
+    pixels = np.zeros(shape, bool)
+    pixels[tuple(points.T)] = True
+    expected = ndimage.maximum_filter(pixels, 2 * reach + 1, mode="constant")
+    np.testing.assert_array_equal(drizzling._grown(points, reach, shape), np.flatnonzero(expected))
+
+
+@pytest.mark.parametrize("dtype", [">i2", "<i2", ">i4", ">f4", "u1"])
+def test_unpacked__gives_values_and_marks_of_every_form(dtype):
+    codes = np.random.default_rng(9).integers(1, 100, (7, 20)).astype(dtype)
+    bad = np.zeros(codes.shape, bool)
+    bad[2, 4:9] = True
+    blank = None if dtype == ">f4" else int(codes[3, 6])
+    image, marks = kernel.unpacked(codes, bad, (3, 17), 1000.0, 2.0, blank, 1180.0)
+    values, missing = 1000 + 2 * codes.astype(float), bad | (codes == (-1 if blank is None else blank))
+    np.testing.assert_array_equal(image, np.where(missing, np.nan, values)[:, 3:17])
+    expected = np.where(missing, kernel.MISSING, np.where(values >= 1180, kernel.CLIPPED, kernel.KEPT))
+    np.testing.assert_array_equal(marks, expected[:, 3:17])

@@ -115,3 +115,13 @@ def test_rows__are_those_of_the_image(tmp_path, dtype):
             stream.truncate(hdus["A"].fileinfo()["datLoc"] + cube.nbytes - 20)
         with pytest.raises(records.DamagedFile, match="x.fits is damaged .it ends 20 bytes too early"):
             rows.read(0, 7)
+
+
+def test_numbers__are_those_of_a_file_as_far_as_it_goes(tmp_path):
+    values = np.arange(100).astype(">i2")
+    values.tofile(tmp_path / "x")
+    np.testing.assert_array_equal(files.numbers(tmp_path / "x", ">i2", 30, 20), values[10:40])
+    np.testing.assert_array_equal(files.numbers(tmp_path / "x", ">i2", 30, 180), values[90:])
+    assert len(files.numbers(tmp_path / "x", ">i4", 3, 191)) == 2 and not len(
+        files.numbers(tmp_path / "x", "u1", 3, 900)
+    )
