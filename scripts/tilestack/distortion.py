@@ -22,7 +22,7 @@ def straightened(points, model):
 
 
 def as_array(model):
-    """The model as ``kernels.prewarp.warp`` takes it: (9, 2) float64; None of none."""
+    """The model as ``kernels.warp`` takes it: (9, 2) float64; None of none."""
     if model is None:
         return None
     length = model["length"]

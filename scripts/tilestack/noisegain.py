@@ -8,7 +8,8 @@ import functools
 
 import numpy as np
 
-from tilestack.kernels import prewarp as kernel
+from tilestack.kernels import prewarp
+from tilestack.kernels import warp as kernel
 
 # Places a pixel and axis; the table covers a Bayer cell, which is what repeats.
 PER_PIXEL = 32
@@ -31,7 +32,7 @@ def table(cell, plane_of, offsets, step, stretch):
     step : int
         Raw pixels per plane pixel: 1 of a light or a demosaiced one, 2 of sub-planes.
     stretch : float
-        Of the kernel, as in ``kernels.prewarp.warp``; to two places.
+        Of the kernel, as in ``kernels.warp``; to two places.
 
     Returns
     -------
@@ -84,7 +85,7 @@ def _filters(cell):
     for a, b in np.ndindex(2, 2):
         impulse = np.zeros((2 * middle + 2, 2 * middle + 2), np.float32)
         impulse[middle + a, middle + b] = 1
-        response = kernel.demosaic(impulse, cell)
+        response = prewarp.demosaic(impulse, cell)
         for dy, dx in np.ndindex(N_OFFSETS, N_OFFSETS):
             y, x = middle + a - (dy - reach), middle + b - (dx - reach)
             factors[:, y % 2, dy, x % 2, dx] = response[:, y, x]

@@ -4,6 +4,7 @@ import numpy as np
 
 from tilestack import bayer, distortion, files, geometry, lights, prewarped, threads
 from tilestack.kernels import prewarp as kernel
+from tilestack.kernels import warp as resampling
 from tilestack.lattice import bilinear, filled, mesh_centres
 from tilestack.records import rounded
 
@@ -83,9 +84,11 @@ def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
     raw_noise = kernel.noise_mesh(image, cell, lattice["mesh_px"])
     plane_of, step, offsets = layout(cell, lattice_cell, cfa)
     planes = planes_of(image, cell, step, offsets)
-    near = kernel.saturation_map(image, session["saturation_adu"], kernel.kernel_reach(stretch, step))
+    near = resampling.saturation_map(image, session["saturation_adu"], resampling.kernel_reach(stretch, step))
     to_frame = geometry.inverse(transform)
-    warped, saturated = kernel.warp(planes, plane_of, step, offsets, near, to_frame, box, lens=lens, stretch=stretch)
+    warped, saturated = resampling.warp(
+        planes, plane_of, step, offsets, near, to_frame, box, lens=lens, stretch=stretch
+    )
     origin, sky, pixel_noise = kernel.sky_mesh(warped, lattice_cell, box[0], box[1], lattice["mesh_px"])
     noise = _on_lattice_mesh(raw_noise, to_frame, origin, sky.shape[1:], lattice["mesh_px"])
     n_known, low, high = kernel.extent(warped)

@@ -16,7 +16,7 @@ from tilestack import (
     threads,
 )
 from tilestack.kernels import coadd as kernel
-from tilestack.kernels.prewarp import LEAST_STRETCH
+from tilestack.kernels.warp import LEAST_STRETCH
 
 # Bytes of codes and marks, and of sums, that a thread may hold of a band.
 BAND_BYTES = 64e6

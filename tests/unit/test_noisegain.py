@@ -3,7 +3,7 @@ import pytest
 
 from tilestack import bayer, distortion, noisegain, prewarp
 from tilestack.kernels import coadd
-from tilestack.kernels import prewarp as kernel
+from tilestack.kernels import warp as kernel
 
 # Pattern of the frame, of the lattice, and how a mosaic is resampled.
 KINDS = [

@@ -226,7 +226,7 @@ def mark(codes, zero, scale, fields, grid, cell, places, bank, width, squared, s
 
 
 # Where the pixels of a band lie in the raw frames: lattice position y0, x0 of its first pixel; transforms to the raw
-# frames (n, 2, 3), and the distortion behind them as in ``kernels.prewarp.warp`` or None; tables of ``noisegain``
+# frames (n, 2, 3), and the distortion behind them as in ``kernels.warp`` or None; tables of ``noisegain``
 # (m, 4, p, p), the one of each frame (n,), and the lattice area of a raw pixel (n,).
 Places = namedtuple("Places", "y0 x0 to_frame lens tables table_of area")
 
@@ -239,7 +239,7 @@ def _check(places):
 
 @part(fastmath={"contract"})
 def _in_frame(to_frame, lens, x, y):
-    """Place in the raw frame of a lattice position: that of ``kernels.prewarp``, whose changes no cache would see."""
+    """Place in the raw frame of a lattice position: that of ``kernels.warp``, whose changes no cache would see."""
     u = to_frame[0, 0] * x + to_frame[0, 1] * y + to_frame[0, 2]
     v = to_frame[1, 0] * x + to_frame[1, 1] * y + to_frame[1, 2]
     if lens is None:
