@@ -6,6 +6,7 @@ from collections import namedtuple
 import numpy as np
 
 from tilestack.kernels import entry, part
+from tilestack.kernels.ahead import prefetch
 
 NO_DATA, SATURATED = -32768, 32767
 # Marks of a pixel of a frame.
@@ -23,6 +24,7 @@ MOST_SHARPER = 3.0
 LEAST_VARIANCE = 0.3
 # FWHM of a Gaussian squared over its variance.
 FWHM2 = 8 * np.log(2)
+F = np.float32  # numbers of formulas in single precision: a plain one would make them double
 
 
 def blurred(template, step, n):
@@ -94,7 +96,7 @@ def light(template, local_sky, grid, cell):
         raise ValueError(f"need an image and a grid by channel, got {template.shape} and {local_sky.shape}")
     signal = np.empty(template.shape, np.float32)
     columns = _columns(grid, template.shape[1], local_sky.shape[2], held=True)
-    room = np.empty((len(local_sky), local_sky.shape[2])), np.empty(template.shape[1])
+    room = np.empty((len(local_sky), local_sky.shape[2])), np.empty(template.shape[1], np.float32)
     _light(template, local_sky, grid, cell, columns, *room, signal)
     return signal
 
@@ -266,7 +268,7 @@ def _columns(grid, w, n_nodes, held=False):
     at = np.clip(at, 0.0, n_nodes - 1.0) if held else at
     node = np.clip(at.astype(np.int64), 0, max(n_nodes - 2, 0))
     ends = np.append(np.flatnonzero(np.diff(node)) + 1, w)
-    return node, at - node, ends[np.searchsorted(ends, np.arange(w), side="right")]
+    return node, (at - node).astype(np.float32), ends[np.searchsorted(ends, np.arange(w), side="right")]
 
 
 # The loops below work on so many columns at a time and hold what they know of them near the processor. They are short,
@@ -283,7 +285,7 @@ def _room(fields):
     """Room of the loops: fields of a row (n, 5, c, nx), and of a chunk places in a table, what is known, and sums."""
     n, n_fields, n_channels, _, nx = fields.shape
     lines = np.empty((n, n_fields, n_channels, nx), np.float32)
-    return lines, np.empty(CHUNK, np.int32), np.empty((6, ROOM)), np.empty((len(SUMS), ROOM))
+    return lines, np.empty(CHUNK, np.int32), np.empty((6, ROOM), np.float32), np.empty((len(SUMS), ROOM))
 
 
 @part(fastmath={"contract"}, error_model="numpy")
@@ -294,13 +296,22 @@ def _along(even, odd, columns, x0, out):
     while x < end:
         i, stop = node[x], min(until[x], end)
         j = min(i + 1, len(even) - 1)
-        low_even, step_even = float(even[i]), float(even[j] - even[i])
-        low_odd, step_odd = float(odd[i]), float(odd[j] - odd[i])
-        along, to = fraction[x:stop], out[x - x0 : stop - x0]
+        low_even, step_even = F(even[i]), F(even[j] - even[i])
+        low_odd, step_odd = F(odd[i]), F(odd[j] - odd[i])
+        along, to, first = fraction[x:stop], out[x - x0 : stop - x0], np.int32(x)
         for n in range(len(to)):
-            of_even = (x + n) & 1 == 0
+            of_even = (first + np.int32(n)) & np.int32(1) == 0
             to[n] = (low_even if of_even else low_odd) + along[n] * (step_even if of_even else step_odd)
         x = stop
+
+
+@part(fastmath={"contract"})
+def _through(first, middle, last, side):
+    """A place along a chunk in cells of a table, as a parabola of the column; what is whole periods is left out."""
+    bend = (last - 2 * middle + first) * (0.5 * side / (CHUNK // 2) ** 2 / 2)
+    slope = (middle - first) * (0.5 * side / (CHUNK // 2)) - bend * (CHUNK // 2)
+    start = 0.5 * first * side + 0.5
+    return start - side * math.floor(start / side), slope, bend
 
 
 @part(fastmath={"contract"}, error_model="numpy")
@@ -310,11 +321,17 @@ def _noise_gains(places, k, y, x0, index, out):
     table = places.tables[places.table_of[k]]
     to_frame, lens, side = places.to_frame[k], places.lens, np.int32(table.shape[1])  # a power of 2
     rows = table[2 * (at_y % 2) : 2 * (at_y % 2) + 2].reshape(-1)
+    u, v = _in_frame(to_frame, lens, float(at_x), float(at_y))
+    middle_u, middle_v = _in_frame(to_frame, lens, float(at_x + CHUNK // 2), float(at_y))
+    last_u, last_v = _in_frame(to_frame, lens, float(at_x + CHUNK), float(at_y))
+    first_i, slope_i, bend_i = _through(u, middle_u, last_u, side)
+    first_j, slope_j, bend_j = _through(v, middle_v, last_v, side)
+    first_x, one = np.int32(at_x), np.int32(1)
     for n in range(len(out)):
-        u, v = _in_frame(to_frame, lens, float(at_x + n), float(at_y))
-        i = np.int32(math.floor(0.5 * u * side + 0.5)) & (side - np.int32(1))
-        j = np.int32(math.floor(0.5 * v * side + 0.5)) & (side - np.int32(1))
-        index[n] = (np.int32((at_x + n) & 1) * side + j) * side + i
+        m = np.int32(n)
+        i = np.int32(np.floor(first_i + m * (slope_i + m * bend_i))) & (side - one)
+        j = np.int32(np.floor(first_j + m * (slope_j + m * bend_j))) & (side - one)
+        index[n] = (((first_x + m) & one) * side + j) * side + i
     for n in range(len(out)):
         out[n] = rows[np.uint32(index[n])]
 
@@ -322,15 +339,16 @@ def _noise_gains(places, k, y, x0, index, out):
 @part(fastmath={"contract"}, error_model="numpy")
 def _variances(gain, raw, area, signal, inverse_gain, t, out):
     """Variance of resampled pixels: of their sky by lattice area, and of the photons above or below it."""
+    per_area, inverse_gain = F(1 / area), F(inverse_gain)
     for n in range(len(out)):
-        sky = raw[n] / area
-        out[n] = gain[n] * max(sky + signal[n] * inverse_gain / t[n], LEAST_VARIANCE * sky)
+        sky = raw[n] * per_area
+        out[n] = gain[n] * max(sky + signal[n] * inverse_gain / t[n], F(LEAST_VARIANCE) * sky)
 
 
 @part(fastmath={"contract"}, error_model="numpy")
 def _values(codes, zero, scale, sky, t, out):
     for n in range(len(out)):
-        out[n] = (zero + scale * codes[n] - sky[n]) / t[n]
+        out[n] = F(zero + scale * codes[n] - sky[n]) / t[n]
 
 
 @part(fastmath={"contract"}, error_model="numpy")
@@ -352,7 +370,7 @@ def _mark(codes, zero, scale, fields, grid, cell, places, columns, bank, width, 
     n, h, w = codes.shape
     lines, index, known, _ = room
     inverse_gain, kappa, seeing_tolerance = limits
-    limit = kappa * kappa
+    limit = F(kappa * kappa)
     for y in range(h):
         _lines(fields, grid[0] + y / grid[2], lines)
         channels = (cell[y % 2, 0], cell[y % 2, 1])
@@ -362,6 +380,7 @@ def _mark(codes, zero, scale, fields, grid, cell, places, columns, bank, width, 
             value, allowed, spare = known[VALUE, : end - x0], known[VARIANCE, : end - x0], known[SPARE, : end - x0]
             for k in range(n):
                 code, mark = codes[k, y, x0:end], marks[k, y, x0:end]
+                _announce(codes[k, y, end : end + CHUNK], 64 // 2)
                 if not _any_data(code):
                     for x in range(len(mark)):
                         mark[x] = MISSING
@@ -377,6 +396,13 @@ def _mark(codes, zero, scale, fields, grid, cell, places, columns, bank, width, 
                         at = (value[x - x0], allowed[x - x0], spare[x - x0], width[y, x], light[x - x0])
                         if not _stands_out(*at, bank[:, y, x], limit, seeing_tolerance):
                             mark[x - x0] = KEPT
+
+
+@part()
+def _announce(values, per_line):
+    """Have the next chunk of a frame fetched, line of the cache by line, while the others are at work on this one."""
+    for n in range(0, len(values), per_line):
+        prefetch(values, n)
 
 
 @part()
@@ -540,6 +566,8 @@ def _accumulate(frames, grid, cell, places, columns, signal, inverse_gain, sums,
             kept[:] = 0
             for k in range(n):
                 mark = marks[k, y, x0:end]
+                _announce(codes[k, y, end : end + CHUNK], 64 // 2)
+                _announce(marks[k, y, end : end + CHUNK], 64)
                 n_rejected, n_clipped, n_missing = _count(mark)
                 per_row[y, k, KEPT] += end - x0 - n_rejected - n_clipped - n_missing
                 per_row[y, k, REJECTED] += n_rejected
@@ -582,13 +610,13 @@ def _add_kept(mark, known, exposure, half, sums, counts):
     iy, i, y, seconds = sums[6, :n], sums[7, :n], sums[8, :n], sums[9, :n]
     for x in range(n):
         kept = mark[x] == KEPT
-        own, one = (weight[x] if kept else 0.0), (1.0 if kept else 0.0)
-        of_value = value[x] if kept else 0.0
-        inverse = one / (raw[x] if kept else 1.0)
+        own, one = (weight[x] if kept else F(0.0)), (F(1.0) if kept else F(0.0))
+        of_value = value[x] if kept else F(0.0)
+        inverse = one / (raw[x] if kept else F(1.0))
         wy[x] += own * of_value
         w[x] += own
-        w2v[x] += own * own * (variance[x] if kept else 0.0)
-        w2r[x] += own * own * (raw[x] if kept else 0.0)
+        w2v[x] += own * own * (variance[x] if kept else F(0.0))
+        w2r[x] += own * own * (raw[x] if kept else F(0.0))
         iy[x] += inverse * of_value
         i[x] += inverse
         y[x] += of_value

@@ -6,10 +6,10 @@ from collections import namedtuple
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from tilestack.kernels import entry, part
+from tilestack.kernels.ahead import prefetch
 
 # Marks of a raw pixel, as in ``coadd``.
 KEPT, REJECTED, CLIPPED, MISSING = 0, 1, 2, 3
@@ -101,22 +101,6 @@ def _room(width, ny=1, nx=1):
         areas=np.empty(ny * nx * WIDE, np.float32),
         shares=np.empty(ny * nx * WIDE),
     )
-
-
-@intrinsic
-def _prefetch(typing_context, values, index):
-    """Tell the processor that an element of an array will be read soon."""
-
-    def instruction(context, builder, signature, args):
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        place = builder.bitcast(builder.gep(data, [args[1]]), byte)
-        builder.call(prefetch, [place, number(0), number(3), number(1)])  # to read, into all caches, data
-        return context.get_dummy_value()
-
-    return types.void(values, index), instruction
 
 
 @intrinsic
@@ -811,7 +795,7 @@ def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, onto, 
 def _announce(values, per_line):
     """Have a row of an image fetched, line of the cache by line."""
     for n in range(0, len(values), per_line):
-        _prefetch(values, n)
+        prefetch(values, n)
 
 
 @part(error_model="numpy")

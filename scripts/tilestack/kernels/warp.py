@@ -5,10 +5,10 @@ import math
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from tilestack.kernels import entry, part
+from tilestack.kernels.ahead import fetch
 
 # Positions in a pixel for which the weights of the Lanczos kernel are tabulated; half a step is 0.0005 px.
 N_PHASES = 1024
@@ -315,13 +315,9 @@ def _block_by(stride):
                 return total
 
             # Of the row that comes up next: the processor does not foresee it.
-            byte = ir.IntType(8).as_pointer()
-            kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-            prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
             for n in range(stride):
                 ahead = builder.add(at, builder.add(builder.mul(width, at.type(TAPS + 1)), at.type(n * BLOCK)))
-                where = builder.bitcast(builder.gep(values, [ahead]), byte)
-                builder.call(prefetch, [where, number(0), number(3), number(1)])
+                fetch(builder, builder.gep(values, [ahead]))
             across, down = weights(load(from_x, k)), weights(load(from_y, k))
             total = None
             for weight in down:
