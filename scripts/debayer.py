@@ -16,7 +16,7 @@ def debayer(paths, out, *, method, cosmetic, n_processes=1):
     drizzled = reconstruction["drizzled"]
     method, why = debayering.chosen(method, pattern, drizzled)
     if method == "none":
-        image = debayering.passed_on(paths, out, n_processes)
+        image = debayering.passed_on(paths, out)
     else:
         with fits.open(paths["image"]) as hdus:
             cards, history = products.own_cards(hdus[0].header), list(hdus[0].header["HISTORY"])

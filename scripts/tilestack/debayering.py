@@ -1,11 +1,12 @@
 """DEBAYER: the colour product, from the drizzled planes or from the stacked mosaic; mono images pass through."""
 
 import functools
+import os
 import shutil
 
 import numpy as np
 
-from tilestack import bayer, files, finishing, processes, products, records
+from tilestack import bayer, files, finishing, products, records
 from tilestack.kernels import debayer as kernel
 
 COMPARISONS = {"even": "EVEN", "odd": "ODD", "plain_mean": "MEAN"}
@@ -76,17 +77,28 @@ def of_drops(path, cards, drizzled, canvas, box, cosmetic):
     return cards, plane("SCI"), extensions, others
 
 
-def passed_on(paths, out, n_processes=1):
-    """Copy the products of a mono stack and their previews as they are; the image."""
+def passed_on(paths, out):
+    """Give the products of a mono stack and their previews the names of colour ones; the image."""
     names = ("preview", "image", *COMPARISONS, "preview_full")
-    processes.all_done([functools.partial(_copy, paths[name], out[name]) for name in names], n_processes)
+    for name in names:
+        _name(paths[name], out[name])
+    # A second name is as old as the file, so older than other input of DEBAYER: the next start would make it again. Now
+    # all are as old as one another; and by the clock of the file system.
+    os.utime(out["image"])
+    now = os.stat(out["image"]).st_mtime_ns
+    for name in names:
+        os.utime(out[name], ns=(now, now))
     with files.opened(paths["image"]) as hdus:
         return files.loaded(hdus[0])
 
 
-def _copy(path, to):
+def _name(path, to):
+    """Give a file a second name, or where the file system has no such thing a copy one."""
     with records.replacing(to) as draft:
-        shutil.copyfile(path, draft)
+        try:
+            os.link(path, draft)
+        except OSError:
+            shutil.copyfile(path, draft)
 
 
 def of_mosaic(paths, cards, pattern, method):
