@@ -9,27 +9,27 @@ from tilestack.records import DamagedFile
 
 
 class Writer(files.Writer):
-    """A file of prewarped frames: of each an image extension with its pixels row by row, from the first with data to
-    the last (a turned frame fills as little as half of its box), and for all of them a table SPANS with FIRST and END,
-    the columns of the box that a row goes from and to.
+    """A file of prewarped frames: of each an extension with the bytes of ``spans.pack``, row by row, from the first
+    pixel with data to the last (a turned frame fills as little as half of its box), and for all of them a table SPANS
+    with FIRST and END, the columns of the box that a row goes from and to, and START, its first byte in the extension.
     """
 
     def __enter__(self):
-        self._rows = [np.zeros((2, 0), np.int32)]
+        self._rows = [(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int64))]
         return super().__enter__()
 
     def __exit__(self, *error):
         if error[0] is None:
-            first, end = np.concatenate(self._rows, axis=1)
-            self.append_table("SPANS", {"FIRST": first, "END": end})
+            first, end, start = map(np.concatenate, zip(*self._rows, strict=True))
+            self.append_table("SPANS", {"FIRST": first, "END": end, "START": start})
         super().__exit__(*error)
 
     def frame(self, name, codes, cards):
         """Append a frame: codes (h, w) int16, NO_DATA where it has none."""
-        pixels, *columns = spans.pack(codes)
-        first_row = sum(part.shape[1] for part in self._rows)
-        self.append(name, pixels, {**cards, "SPANROW": (first_row, "its first row in SPANS")})
-        self._rows.append(np.array(columns))
+        stream, starts, first, end = spans.pack(codes)
+        first_row = sum(len(part[0]) for part in self._rows)
+        self.append(name, stream, {**cards, "SPANROW": (first_row, "its first row in SPANS")})
+        self._rows.append((first, end, starts[:-1]))
 
 
 class Frames:
@@ -46,11 +46,11 @@ class Frames:
         for path, entries in images:
             with files.opened(path) as hdus:
                 table = hdus["SPANS"].data
-                first, end = (files.native(table[name]) for name in ("FIRST", "END"))
+                first, end, start = (files.native(table[name]) for name in ("FIRST", "END", "START"))
                 for entry in entries:
                     hdu = hdus[entry["extension"]]
                     mine = slice(hdu.header["SPANROW"], hdu.header["SPANROW"] + entry["box"][2])
-                    starts = np.concatenate([[0], np.cumsum(end[mine] - first[mine], dtype=np.int64)])
+                    starts = np.append(start[mine], np.int64(hdu.header["NAXIS1"]))
                     self._frames.append((path, hdu.fileinfo()["datLoc"], first[mine], end[mine], starts))
                     self.entries.append(entry)
 
@@ -79,12 +79,13 @@ class Frames:
         out[: top + y0 - box[0]] = out[bottom + y0 - box[0] :] = NO_DATA
         if top < bottom:
             path, offset, first, end, starts = self._frames[k]
-            n = int(starts[bottom] - starts[top])
-            pixels = files.numbers(path, ">i2", n, offset + 2 * int(starts[top]))
-            if len(pixels) < n:
-                raise DamagedFile(path, f"it ends {n - len(pixels)} pixels too early")
+            n = max(int(starts[bottom] - starts[top]), 0)
+            stream = files.numbers(path, "u1", n, offset + int(starts[top]))
             part = out[top + y0 - box[0] : bottom + y0 - box[0]]
-            spans.unpack(pixels, first[top:bottom], end[top:bottom], box[1] - x0, part)
+            try:
+                spans.unpack(stream, starts[top : bottom + 1], first[top:bottom], end[top:bottom], box[1] - x0, part)
+            except ValueError as error:
+                raise DamagedFile(path, error) from error
 
 
 def bands(box, n_rows):

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from astropy.io import fits
 
 from tilestack import files, prewarped, regression
 
@@ -17,7 +16,7 @@ def batch(path, rng, scales, pattern, shape=(200, 260), noise=20.0):
         for k, scale in enumerate(scales):
             image = scale * field + 900 + 0.3 * x + rng.normal(0, noise, shape)
             codes = np.round((image - 900) / 2).astype(np.int16)
-            writer.frame("FRAME", codes, {"BSCALE": 2.0, "BZERO": 900.0})
+            writer.frame("FRAME", codes, {"SCALE": 2.0, "ZERO": 900.0})
             n_channels = 1 if pattern is None else 3
             entries.append(
                 {
@@ -72,8 +71,9 @@ def test_scales__of_a_field_without_structure_are_unknown(tmp_path):
 def test_scales__of_a_later_session_are_those_against_the_template(tmp_path, pattern):
     true, pulls = np.array([0.4, 0.1, 0.03]), []
     for seed in range(8):
-        batch(tmp_path / "l.fits", np.random.default_rng(seed), [1.0], pattern, noise=5.0)
-        image = fits.getdata(tmp_path / "l.fits", 1).astype(np.float32).reshape(200, 260)
+        entries = batch(tmp_path / "l.fits", np.random.default_rng(seed), [1.0], pattern, noise=5.0)
+        codes = prewarped.Frames([(tmp_path / "l.fits", entries)]).rows(0, entries[0]["box"])
+        image = 900 + 2 * codes.astype(np.float32)
         with files.Writer(tmp_path / "layer.fits", {}) as writer:
             for name, plane in (
                 ("IMAGE", image),

@@ -1,6 +1,5 @@
 """Kernels of TILE_RECONSTRUCTION: which pixels are outliers, and the weighted sums of those that are not."""
 
-import math
 from collections import namedtuple
 
 import numpy as np
@@ -305,35 +304,36 @@ def _along(even, odd, columns, x0, out):
         x = stop
 
 
-@part(fastmath={"contract"})
-def _through(first, middle, last, side):
-    """A place along a chunk in cells of a table, as a parabola of the column; what is whole periods is left out."""
-    bend = (last - 2 * middle + first) * (0.5 * side / (CHUNK // 2) ** 2 / 2)
-    slope = (middle - first) * (0.5 * side / (CHUNK // 2)) - bend * (CHUNK // 2)
-    start = 0.5 * first * side + 0.5
-    return start - side * math.floor(start / side), slope, bend
-
-
 @part(fastmath={"contract"}, error_model="numpy")
 def _noise_gains(places, k, y, x0, index, out):
     """Variance of resampled pixels over that of a raw one, from column x0 of a band on."""
     at_y, at_x = places.y0 + y, places.x0 + x0
     table = places.tables[places.table_of[k]]
-    to_frame, lens, side = places.to_frame[k], places.lens, np.int32(table.shape[1])  # a power of 2
     rows = table[2 * (at_y % 2) : 2 * (at_y % 2) + 2].reshape(-1)
-    u, v = _in_frame(to_frame, lens, float(at_x), float(at_y))
-    middle_u, middle_v = _in_frame(to_frame, lens, float(at_x + CHUNK // 2), float(at_y))
-    last_u, last_v = _in_frame(to_frame, lens, float(at_x + CHUNK), float(at_y))
-    first_i, slope_i, bend_i = _through(u, middle_u, last_u, side)
-    first_j, slope_j, bend_j = _through(v, middle_v, last_v, side)
-    first_x, one = np.int32(at_x), np.int32(1)
-    for n in range(len(out)):
-        m = np.int32(n)
-        i = np.int32(np.floor(first_i + m * (slope_i + m * bend_i))) & (side - one)
-        j = np.int32(np.floor(first_j + m * (slope_j + m * bend_j))) & (side - one)
-        index[n] = (((first_x + m) & one) * side + j) * side + i
+    _cells(places.to_frame[k], places.lens, np.int32(at_x), at_y, np.int32(table.shape[1]), index[: len(out)])
     for n in range(len(out)):
         out[n] = rows[np.uint32(index[n])]
+
+
+@part(fastmath={"contract"}, error_model="numpy")
+def _cells(to_frame, lens, first_x, y, side, index):
+    """Where pixels of a row stand in the two tables of its columns, whose sides are a power of 2."""
+    one, half = np.int32(1), 0.5 * side
+    if lens is None:  # the same as below, which the compiler does not make vectors of
+        slope_u, u0 = half * to_frame[0, 0], half * (to_frame[0, 1] * y + to_frame[0, 2]) + 0.5
+        slope_v, v0 = half * to_frame[1, 0], half * (to_frame[1, 1] * y + to_frame[1, 2]) + 0.5
+        for n in range(len(index)):
+            x = first_x + np.int32(n)
+            i = np.int32(np.floor(slope_u * x + u0)) & (side - one)
+            j = np.int32(np.floor(slope_v * x + v0)) & (side - one)
+            index[n] = ((x & one) * side + j) * side + i
+        return
+    for n in range(len(index)):
+        x = first_x + np.int32(n)
+        u, v = _in_frame(to_frame, lens, float(x), float(y))
+        i = np.int32(np.floor(half * u + 0.5)) & (side - one)
+        j = np.int32(np.floor(half * v + 0.5)) & (side - one)
+        index[n] = ((x & one) * side + j) * side + i
 
 
 @part(fastmath={"contract"}, error_model="numpy")
