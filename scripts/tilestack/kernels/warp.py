@@ -233,6 +233,7 @@ def _interpolated(typing_context, values, at, width, table, down, across):
             return builder.load(builder.bitcast(pointer, LANES.as_pointer()), align=4)
 
         total, place = None, at
+        fetch(builder, builder.gep(values, [builder.add(at, builder.mul(width, width.type(TAPS + 1)))]))
         for m in range(TAPS):
             weight = builder.load(builder.gep(table, [builder.add(down, down.type(m))]))
             weight = builder.insert_element(undefined, weight, ir.IntType(32)(0))
@@ -352,41 +353,85 @@ def _alone(flat, at, width, x, y, curves):
     return total
 
 
+@part()
+def _inside(u, v, shape):
+    """Whether the kernel lies in the plane as a whole."""
+    return (u >= 2.0) & (v >= 2.0) & (u < shape[1] - 3) & (v < shape[0] - 3)
+
+
+@part()
+def _without_kernel(plane, u, v):
+    """At the outermost pixels there is no kernel; on the grid itself none is needed."""
+    on_x, on_y = round(u), round(v)
+    there = 0 <= on_x < plane.shape[1] and 0 <= on_y < plane.shape[0]
+    return plane[on_y, on_x] if there and abs(u - on_x) < 1e-6 and abs(v - on_y) < 1e-6 else F(np.nan)
+
+
 @part(fastmath={"contract"}, error_model="numpy")
 def _begins(to_plane, lens, x, y, pace, n, shape, first, stride, room):
     """Where the kernels of n pixels of a row begin, less the strides up to there; and where in their middle pixel
-    they stand. BEYOND where the kernel leaves the plane."""
+    they stand. BEYOND where there is none."""
     begins, from_x, from_y, _ = room
-    hp, wp = shape
+    wp = shape[1]
     for k in range(n):
         u, v = _in_plane(to_plane, lens, x + k * pace, y)
-        inside = (u >= 2.0) & (v >= 2.0) & (u < wp - 3) & (v < hp - 3)
         ix, iy = np.int32(u), np.int32(v)
         from_x[k], from_y[k] = F(u - ix - 0.5), F(v - iy - 0.5)
-        begins[k] = first + (np.int64(iy) - 2) * wp + np.int64(ix) - 2 - k * stride if inside else BEYOND
+        at = first + (np.int64(iy) - 2) * wp + np.int64(ix) - 2
+        begins[k] = at - k * stride if _inside(u, v, shape) else BEYOND
 
 
 @part(fastmath={"contract"}, error_model="numpy")
-def _piece(flat, begin, stride, wp, since, end, by_blocks, table, curves, room):
+def _in_blocks(flat, begin, stride, wp, since, end, curves, room):
     """Pixels since ... end of a row, whose kernels begin at `begin` and strides from there."""
     _, from_x, from_y, out = room
     k = since
     while k < end:
         at, end_of_block = begin + k * stride, begin + (k + BLOCK) * stride + (TAPS - 1) * wp + TAPS
-        if by_blocks and end_of_block <= len(flat):
-            if stride == 1:
-                _block(flat, Index(at), Index(wp), from_x, from_y, Index(k), curves, out)
-            else:
-                _block_of_every_other(flat, Index(at), Index(wp), from_x, from_y, Index(k), curves, out)
-            k += BLOCK
+        if end_of_block > len(flat):
+            out[k] = _alone(flat, Index(at), Index(wp), from_x[k], from_y[k], curves)
+            k += 1
             continue
-        if not by_blocks and at + (TAPS - 1) * wp + TAPS + 2 <= len(flat):
+        if stride == 1:
+            _block(flat, Index(at), Index(wp), from_x, from_y, Index(k), curves, out)
+        else:
+            _block_of_every_other(flat, Index(at), Index(wp), from_x, from_y, Index(k), curves, out)
+        k += BLOCK
+
+
+@part(fastmath={"contract"}, error_model="numpy")
+def _row_by_blocks(plane, flat, to_plane, lens, x, y, pace, n, stride, curves, room):
+    begins, _, _, out = room
+    k = 0
+    while k < n:
+        begin, since = begins[k], k
+        while k < n and begins[k] == begin:
+            k += 1
+        if begin != BEYOND:
+            _in_blocks(flat, begin, stride, plane.shape[1], since, k, curves, room)
+            continue
+        for q in range(since, k):
+            u, v = _in_plane(to_plane, lens, x + q * pace, y)
+            out[q] = _without_kernel(plane, u, v)
+
+
+@part(fastmath={"contract"}, error_model="numpy")
+def _row_by_pixels(plane, flat, to_plane, lens, x, y, pace, n, stride, table, curves, room):
+    begins, from_x, from_y, out = room
+    wp = Index(plane.shape[1])
+    reach = Index(TAPS - 1) * wp + EIGHT
+    for k in range(n):
+        if begins[k] == BEYOND:
+            u, v = _in_plane(to_plane, lens, x + k * pace, y)
+            out[k] = _without_kernel(plane, u, v)
+            continue
+        at = Index(begins[k] + k * stride)
+        if at + reach <= len(flat):
             across = Index((from_x[k] + F(0.5)) * F(N_PHASES) + F(0.5)) * EIGHT
             down = Index((from_y[k] + F(0.5)) * F(N_PHASES) + F(0.5)) * EIGHT
-            out[k] = _interpolated(flat, Index(at), Index(wp), table, down, across)
+            out[k] = _interpolated(flat, at, wp, table, down, across)
         else:
-            out[k] = _alone(flat, Index(at), Index(wp), from_x[k], from_y[k], curves)
-        k += 1
+            out[k] = _alone(flat, at, wp, from_x[k], from_y[k], curves)
 
 
 @entry(fastmath={"contract"}, error_model="numpy")
@@ -394,8 +439,7 @@ def _warp(planes, plane_of, step, offsets, to_frame, lens, y0, x0, table, curves
     rows, columns = image.shape
     _, hp, wp = planes.shape
     flat, weights = planes.reshape(-1), table.reshape(-1)
-    begins, _, _, out = room
-    strip = min(max(int(STRIP_ROWS / max(abs(to_frame[1, 0]), 1e-9)), LEAST_STRIP), columns, len(out) - BLOCK)
+    strip = min(max(int(STRIP_ROWS / max(abs(to_frame[1, 0]), 1e-9)), LEAST_STRIP), columns, RUN)
     for left in range(0, columns, strip):
         right = min(left + strip, columns)
         for j in range(rows):
@@ -405,8 +449,8 @@ def _warp(planes, plane_of, step, offsets, to_frame, lens, y0, x0, table, curves
             for parity in range(pace):  # one plane at a time: of a mosaic every other pixel of the row
                 p = across[(x0 + parity) % 2]
                 to_plane = _to_plane(to_frame, step, offsets[p])
-                low, high = left, right
                 a, b, c, d, e, f = to_plane[0]
+                low, high = left, right
                 if lens is None:
                     low, high = _reached(a, a * x0 + b * y + c, wp, low, high)
                     low, high = _reached(d, d * x0 + e * y + f, hp, low, high)
@@ -414,33 +458,22 @@ def _warp(planes, plane_of, step, offsets, to_frame, lens, y0, x0, table, curves
                     low = high = right
                 low += (low + parity) % pace
                 n = max((high - low + pace - 1) // pace, 0)
+                x = float(x0 + low)
                 # How far apart kernels of neighbours begin, but where the row of the frame changes or a column is
                 # passed over.
                 stride = min(max(int(round(a * pace)), 1), 2)
-                by_blocks = abs(a * pace - stride) + abs(d * pace) < MOST_BREAKS
-                _begins(to_plane, lens, float(x0 + low), y, pace, n, (hp, wp), p * hp * wp, stride, room)
-                k = 0
-                while k < n:
-                    begin, since = begins[k], k
-                    while k < n and begins[k] == begin:
-                        k += 1
-                    if begin != BEYOND:
-                        _piece(flat, begin, stride, wp, since, k, by_blocks, weights, curves, room)
-                        continue
-                    # At the outermost pixels there is no kernel; on the grid itself none is needed.
-                    for q in range(since, k):
-                        u, v = _in_plane(to_plane, lens, float(x0 + low + q * pace), y)
-                        on_x, on_y = round(u), round(v)
-                        on_grid = abs(u - on_x) < 1e-6 and abs(v - on_y) < 1e-6
-                        there = 0 <= on_x < wp and 0 <= on_y < hp
-                        out[q] = planes[p, on_y, on_x] if on_grid and there else np.nan
-                row, end = image[j], low + n * pace
+                _begins(to_plane, lens, x, y, pace, n, (hp, wp), p * hp * wp, stride, room)
+                if abs(a * pace - stride) + abs(d * pace) < MOST_BREAKS:
+                    _row_by_blocks(planes[p], flat, to_plane, lens, x, y, pace, n, stride, curves, room)
+                else:
+                    _row_by_pixels(planes[p], flat, to_plane, lens, x, y, pace, n, stride, weights, curves, room)
+                row, out = image[j], room[3]
+                for k in range(n):
+                    row[low + k * pace] = out[k]
                 for i in range(left + (left + parity) % pace, low, pace):
-                    row[i] = np.nan
-                for q in range(n):
-                    row[low + q * pace] = out[q]
-                for i in range(end, right, pace):
-                    row[i] = np.nan
+                    image[j, i] = np.nan
+                for i in range(low + n * pace, right, pace):
+                    image[j, i] = np.nan
 
 
 @entry(fastmath={"contract"})
