@@ -152,15 +152,10 @@ def _peaks(image):
     if rows < BLOCK or columns < BLOCK:
         return 0, 0.0
     binned = scan.binned(image)
-    ny, nx = rows // BLOCK, columns // BLOCK
-    # A quarter of its pixels say the sky of a block to a tenth of the noise.
-    some = binned[: ny * BLOCK : 2, : nx * BLOCK : 2]
-    blocks = some.reshape(ny, BLOCK // 2, nx, BLOCK // 2).transpose(0, 2, 1, 3).reshape(ny, nx, -1)
     noise = _noise(binned)
     if not noise > 0:
         return 0, 0.0
-    median = np.nanmedian if np.isnan(binned).any() else np.median
-    count, reach = scan.count_peaks(binned, median(blocks, axis=2).astype(float), noise, BLOCK, PEAK_LIMIT)
+    count, reach = scan.count_peaks(binned, scan.sky_of_blocks(binned, BLOCK), noise, BLOCK, PEAK_LIMIT)
     return int(count), float(reach)
 
 

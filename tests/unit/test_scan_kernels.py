@@ -34,3 +34,19 @@ def test_decoded__are_the_numbers_that_fits_stores(zero):
     np.testing.assert_array_equal(scan.decoded(values.view("<u2"), zero), values.astype(float) + zero)
     with pytest.raises(ValueError, match=">i2"):
         scan.decoded(values, zero)
+
+
+def test_sky_of_blocks__is_the_lower_median_of_every_other_pixel_with_data():
+    rng = np.random.default_rng(11)
+    binned = rng.normal(1000, 15, (70, 100)).astype(np.float32)
+    binned[rng.random(binned.shape) < 0.01] = 60000
+    binned[rng.random(binned.shape) < 0.1] = np.nan
+    binned[32:64, 64:96] = np.nan
+    binned[:32, 32:64] = 7
+    sky = scan.sky_of_blocks(binned, 32)
+    assert sky.shape == (2, 3) and np.isnan(sky[1, 2])
+    for j, i in np.ndindex(2, 3):
+        values = binned[32 * j : 32 * j + 32 : 2, 32 * i : 32 * i + 32 : 2]
+        values = np.sort(values[np.isfinite(values)])
+        if len(values):
+            assert sky[j, i] == pytest.approx(values[(len(values) - 1) // 2], abs=0.06)
