@@ -92,7 +92,7 @@ def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
     )
     origin, sky, pixel_noise = kernel.sky_mesh(warped, lattice_cell, box[0], box[1], lattice["mesh_px"])
     noise = _on_lattice_mesh(raw_noise, to_frame, origin, sky.shape[1:], lattice["mesh_px"])
-    n_known, low, high = kernel.extent(warped)
+    n_known, low, high, energy = kernel.looked_through(warped, 2 if mosaic else 1)
     low, high = (low, high) if n_known else (0.0, 1.0)
     scale = max(high - low, 1e-6 * max(abs(high), 1e-30)) / CODES
     known = [of_channel[np.isfinite(of_channel)] for of_channel in pixel_noise]
@@ -107,7 +107,7 @@ def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
         "quantisation_loss": rounded(scale**2 / 12 / np.nanmedian(pixel_noise) ** 2, 3),
         "coverage": n_known / warped.size,
         "n_saturated": np.count_nonzero(saturated),
-        "gradient_energy": rounded(kernel.gradient_energy(warped, 2 if mosaic else 1)),
+        "gradient_energy": rounded(energy),
         "mesh_origin": origin,
         "sky": rounded(sky),
         "noise": rounded(np.where(np.isnan(sky), np.nan, noise), 4),

@@ -373,3 +373,18 @@ def test_quantise__is_right_to_half_a_step_and_keeps_its_marks():
     assert codes[3, 4] == -32768 and codes[7, 8] == 32767 and (codes == 32767).sum() == 1
     good = np.isfinite(image) & ~saturated
     assert np.abs(zero + scale * codes - image)[good].max() <= 0.51 * scale
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_looked_through__gives_extent_and_mean_squared_gradient(step):
+    image = np.random.default_rng(12).normal(100, 10, (71, 53)).astype(np.float32)
+    image[:, :3] = np.nan
+    image[40, 20] = np.nan
+    known = np.isfinite(image)
+    n, low, high, energy = kernel.looked_through(image, step)
+    assert (n, low, high) == (known.sum(), image[known].min(), image[known].max())
+    by_y, by_x = ((image[2 * step :] - image[: -2 * step]) / (2 * step) for image in (image, image.T))
+    squares = by_y[:, step:-step] ** 2 + by_x.T[step:-step] ** 2
+    assert energy == pytest.approx(np.nanmean(squares), rel=1e-6)
+    n, low, high, energy = kernel.looked_through(np.full((5, 7), np.nan, np.float32), step)
+    assert n == 0 and np.isnan([low, high, energy]).all()

@@ -365,8 +365,8 @@ def _noise_mesh(raw, cell, step, mesh, noise):
                 noise[c, j, i] = _spread(differences[:kept], some) / math.sqrt(2.0)
 
 
-def gradient_energy(image, step):
-    """Mean squared gradient of a resampled frame.
+def looked_through(image, step):
+    """Extent and mean squared gradient of a resampled frame, by one way through it.
 
     Parameters
     ----------
@@ -377,27 +377,50 @@ def gradient_energy(image, step):
 
     Returns
     -------
-    float, ADU^2 per pixel^2
-        Of central differences, noise included; NaN without data.
+    n_known : int
+        Pixels with data.
+    low, high : float, ADU
+        The least and the largest of them; NaN if there is none.
+    energy : float, ADU^2 per pixel^2
+        Mean square of central differences, noise included; NaN without data.
     """
     if image.ndim != 2 or step not in (1, 2):
         raise ValueError(f"need an image and step 1 or 2, got shape {image.shape} and {step}")
-    sums = np.zeros((-(-image.shape[0] // ROWS), 2))
-    _gradient_energy(image, step, sums)
+    h, w = image.shape
+    sums, missing = np.zeros((-(-h // ROWS), 2)), np.zeros(h, np.int64)
+    low, high = np.full(w, np.inf, np.float32), np.full(w, -np.inf, np.float32)
+    _look_through(image, step, sums, missing, low, high)
     total, count = sums.sum(0)
-    return total / count if count else np.nan
+    n_known = image.size - int(missing.sum())
+    low, high = (float(low.min()), float(high.max())) if n_known else (np.nan, np.nan)
+    return n_known, low, high, total / count if count else np.nan
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def _gradient_energy(image, step, sums):
+def _look_through(image, step, sums, missing, low, high):
     h, w = image.shape
     for block in range(len(sums)):
         n = max(w - 2 * step, 0)
         total, count = np.zeros(n), np.zeros(n, np.int32)
-        for y in range(max(block * ROWS, step), min((block + 1) * ROWS, h - step)):
+        for y in range(block * ROWS, min((block + 1) * ROWS, h)):
             line = image[y]
-            _add_gradients(line[: w - 2 * step], line[2 * step :], image[y - step], image[y + step], step, total, count)
+            missing[y] = _widen(line, low, high)
+            if step <= y < h - step:
+                below, above = image[y - step], image[y + step]
+                _add_gradients(line[: w - 2 * step], line[2 * step :], below, above, step, total, count)
         sums[block, 0], sums[block, 1] = total.sum(), count.sum()
+
+
+@part()
+def _widen(values, low, high):
+    """Widen the ranges of columns by a row; how many of its pixels have no data."""
+    missing = np.int32(0)
+    for x in range(len(values)):
+        value = values[x]
+        low[x] = value if value < low[x] else low[x]  # NaN is neither less nor more
+        high[x] = value if value > high[x] else high[x]
+        missing += np.int32(value != value)
+    return missing
 
 
 @part(fastmath={"contract"})
@@ -409,19 +432,6 @@ def _add_gradients(left, right, below, above, step, total, count):
         known = not np.isnan(energy)
         total[x] += energy if known else np.float32(0.0)
         count[x] += np.int32(known)
-
-
-@entry()
-def extent(image):
-    """Number of pixels of a float32 image that are no NaN, the least and the largest of them; NaN if there is none."""
-    n, low, high = 0, np.float32(np.inf), np.float32(-np.inf)
-    for y in range(image.shape[0]):
-        for x in range(image.shape[1]):
-            value = image[y, x]
-            if not np.isnan(value):
-                n += 1
-                low, high = min(low, value), max(high, value)
-    return (n, float(low), float(high)) if n else (0, np.nan, np.nan)
 
 
 def quantise(image, saturated, zero, scale):

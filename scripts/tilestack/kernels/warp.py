@@ -476,6 +476,14 @@ def _warp(planes, plane_of, step, offsets, to_frame, lens, y0, x0, table, curves
                     image[j, i] = np.nan
 
 
+@part()
+def _all_clear(row):
+    marked = np.int32(0)
+    for x in range(len(row)):
+        marked += np.int32(row[x] != CLEAR)
+    return marked == 0
+
+
 @entry(fastmath={"contract"})
 def _hold_saturated(planes, plane_of, step, offsets, near, to_frame, lens, y0, x0, reach, image, saturated):
     """Mark the pixels on saturated raw ones, and hold those that have one under the kernel to its range."""
@@ -488,6 +496,8 @@ def _hold_saturated(planes, plane_of, step, offsets, near, to_frame, lens, y0, x
     across = int(math.ceil((abs(d) + abs(b)) / abs(area))) + (0 if lens is None else 4)
     along = int(math.ceil((abs(a) + abs(c)) / abs(area))) + (0 if lens is None else 4)
     for y in range(h):
+        if _all_clear(near[y]):
+            continue
         for x in range(w):
             if near[y, x] == CLEAR:
                 continue
