@@ -65,7 +65,9 @@ def measured(command, folder, **options):
     watch.join()
     if status:
         raise SystemExit(f"{command} failed:\n{''.join(lines)}")
-    written = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    files = (path.stat() for path in Path(folder).rglob("*") if path.is_file())
+    # Each once under all its names.
+    written = sum({(file.st_dev, file.st_ino): file.st_size for file in files}.values())
     return Cost(usage.ru_utime + usage.ru_stime, time.monotonic() - start, most[0] / 1e9, written / 1e9)
 
 

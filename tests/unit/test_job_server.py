@@ -183,3 +183,42 @@ def test_jobs_outlive_the_socket_and_count_as_the_server(tmp_path):
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert used >= server_alone + float(done.read_text()) - 0.02  # the system counts in steps of 0.01 s
     assert own.errors.read_text() == ""
+
+
+WITH_A_LIMIT = """
+import os, socket, sys
+from tilestack import forks
+
+fork, calls = os.fork, []
+
+def limited():
+    calls.append(1)
+    if len(calls) == 1:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return fork()
+
+os.fork = limited
+if forks.serve(socket.socket(fileno=int(sys.argv[1]))):
+    os._exit(7)
+"""
+
+
+def test_limit_of_processes_fails_one_job_and_the_server_goes_on(tmp_path):
+    control, theirs = socket.socketpair()
+    with theirs, open(tmp_path / "errors", "w") as errors:
+        command = [sys.executable, "-c", WITH_A_LIMIT, str(theirs.fileno())]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=errors, cwd=ROOT / "scripts")
+    with control:
+        answers = []
+        for _ in range(2):
+            ours, its_end = socket.socketpair()
+            with ours, ours.makefile() as answer:
+                socket.send_fds(control, [b'{"script": ""}'], [its_end.fileno()])
+                its_end.close()
+                job = answer.readline()
+                if job:
+                    ours.sendall(b"\\n")
+                answers.append((bool(job), answer.readline()))
+    assert answers == [(False, ""), (True, "7\n")]
+    assert process.wait(60) == 0
+    assert "no process for a job: [Errno 11] Resource temporarily unavailable" in (tmp_path / "errors").read_text()
