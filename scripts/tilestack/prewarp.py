@@ -10,8 +10,8 @@ from tilestack.records import rounded
 
 CODES = 65533  # -32767 ... 32766; -32768 is no data, 32767 saturated
 # Codes to a standard deviation of the noise, at most: more would say nothing and take twice the room. They add 1.3e-4
-# of its variance.
-CODES_PER_SIGMA = 25
+# of its variance. Noise is that of the quiet cells: nebulae and clusters count as noise in others.
+CODES_PER_SIGMA, QUIET_PERCENT = 25, 10
 
 
 def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic, n_threads=1):
@@ -96,7 +96,8 @@ def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
     low, high = (low, high) if n_known else (0.0, 1.0)
     scale = max(high - low, 1e-6 * max(abs(high), 1e-30)) / CODES
     known = [of_channel[np.isfinite(of_channel)] for of_channel in pixel_noise]
-    scale = max(scale, min(np.median(values) if len(values) else 0.0 for values in known) / CODES_PER_SIGMA)
+    quiet = min(np.percentile(values, QUIET_PERCENT) if len(values) else 0.0 for values in known)
+    scale = max(scale, quiet / CODES_PER_SIGMA)
     zero = low + 32767 * scale
     codes = kernel.quantise(warped, saturated, zero, scale)
     entry = {
