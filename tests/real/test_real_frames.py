@@ -111,6 +111,16 @@ def test_m94__all_35_frames_of_two_telescopes_are_matched(two_sessions):
     assert found["summary"]["matched"] == 35 and found["methods"] == {"triangles": 35}
 
 
+def test_prewarp__codes_add_less_than_a_thousandth_of_the_noise_and_take_little_more_than_a_byte(two_sessions, m8):
+    for run in (two_sessions, m8):
+        for path in (run / "work/prewarp").rglob("*.json"):
+            if not (frames := json.loads(path.read_text())["frames"]):
+                continue
+            assert max(frame["quantisation_loss"] for frame in frames) < 1e-3
+            n_known = sum(frame["coverage"] * frame["box"][2] * frame["box"][3] for frame in frames)
+            assert 1 < path.with_suffix(".fits").stat().st_size / n_known < 1.5
+
+
 def test_m94__star_positions_are_those_of_the_reference_solutions(two_sessions):
     found = record(two_sessions, "registration")
     measured = {}

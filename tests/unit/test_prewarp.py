@@ -388,3 +388,18 @@ def test_looked_through__gives_extent_and_mean_squared_gradient(step):
     assert energy == pytest.approx(np.nanmean(squares), rel=1e-6)
     n, low, high, energy = kernel.looked_through(np.full((5, 7), np.nan, np.float32), step)
     assert n == 0 and np.isnan([low, high, energy]).all()
+
+
+def test_prewarp__codes_add_less_than_a_thousandth_of_the_noise_also_where_most_of_a_frame_is_a_cluster():
+    rng = np.random.default_rng(13)
+    sigma, shape = 10.0, (768, 768)
+    stars = np.zeros(shape)
+    stars[rng.integers(0, 600, 20000), rng.integers(0, 768, 20000)] = rng.exponential(8000, 20000)
+    image = (900 + gaussian_filter(stars, 1.2) + rng.normal(0, sigma, shape)).astype(np.float32)
+    session = {"bayer_pattern": None, "defects": {"y": [], "x": []}, "distortion": None, "saturation_adu": None}
+    lattice = {"bayer_pattern": None, "mesh_px": 64}
+    frame = {"transform": turned(1.0, (0.37, -0.61), size=768).tolist()}
+    entry, codes = prewarp._prewarp(image, frame, session, lattice, cfa="demosaic", cosmetic=True)
+    noise = np.array(entry["pixel_noise"], float)
+    assert np.nanmedian(noise) > 3 * sigma  # most cells show stars
+    assert entry["scale"] ** 2 / 12 < 1e-3 * (0.6 * sigma) ** 2  # between four raw pixels noise is least
