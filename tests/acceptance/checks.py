@@ -22,7 +22,7 @@ from tilestack import (
     records,
     template,
 )
-from tilestack.kernels import coadd, drizzle, prewarp
+from tilestack.kernels import coadd, drizzle, warp
 
 # The rms of the simulator's seeing and transparency over the option that scales them (simulation.night).
 SEEING, HAZE = 0.857, 0.906
@@ -339,7 +339,7 @@ def mean_response(case, pair, kind, chosen=True):
         cut = np.ascontiguousarray(response[top : top + 46, left : left + 46])
         to_frame[:, 2] -= [left, top]
         near = np.zeros(cut.shape, np.uint8)
-        part, _ = prewarp.warp(
+        part, _ = warp.warp(
             cut[None], np.zeros((2, 2), np.int64), 1, np.zeros((1, 2), np.int64), near, to_frame, (0, 0, 33, 33)
         )
         total += part
@@ -669,7 +669,7 @@ def foreign_light(case, made, entry):
         return raw, np.nanmedian(np.array(entry["noise"], float)[case.colour])
     to_frame = geometry.inverse(np.array(entry["transform"]))
     near = np.zeros(raw.shape, np.uint8)
-    foreign, _ = prewarp.warp(
+    foreign, _ = warp.warp(
         raw[None], np.zeros((2, 2), np.int64), 1, np.zeros((1, 2), np.int64), near, to_frame, entry["box"]
     )
     noise = np.nanmedian(np.array(entry["pixel_noise"], float))

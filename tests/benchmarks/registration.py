@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from simulation import night, series  # noqa: E402
 from simulation.options import Options  # noqa: E402
 from tilestack import cascade, geometry, stars  # noqa: E402
-from tilestack.kernels import detection, prewarp, scan  # noqa: E402
+from tilestack.kernels import detection, prewarp, scan, warp  # noqa: E402
 from tilestack.starmatch import NoMatch  # noqa: E402
 
 SHAPE = (1920, 1080)
@@ -217,10 +217,10 @@ def tasks_of(options):
         "detection and star fits": lambda: stars.find(image, options.pattern, sigma=4, max_stars=250, saturation=64000),
         "defective pixels": lambda: detection.defects(image, cell, noise, 6.0),
         "matching (250 stars)": lambda: ours(fixed, fixed),
-        "Lanczos-3, rotated": lambda: prewarp.warp(
+        "Lanczos-3, rotated": lambda: warp.warp(
             planes, cell, 1, np.zeros((len(planes), 2), int), near, turned(1.0), box
         ),
-        "Lanczos-3, shifted": lambda: prewarp.warp(
+        "Lanczos-3, shifted": lambda: warp.warp(
             planes, cell, 1, np.zeros((len(planes), 2), int), near, turned(0.0), box
         ),
     }
