@@ -78,7 +78,7 @@ def test_warp__a_mosaic_of_constant_colour_keeps_each_colour_at_its_place(angle,
 
 # Where kernels lie side by side their weights are curves, good to 2e-6; else they come from a table of 1024 positions a
 # pixel: off by up to 0.0005 px times the steepest slope.
-@pytest.mark.parametrize(("angle", "error"), [(0.3, 1e-3), (12, 1e-3), (70, 0.05)])
+@pytest.mark.parametrize(("angle", "error"), [(0.3, 1e-3), (12, 1e-3), (179.2, 1e-3), (70, 0.05)])
 def test_warp__equals_the_definition(angle, error):
     rng = np.random.default_rng(1)
     image = rng.normal(100, 10, (200, 200)).astype(np.float32)
@@ -93,7 +93,7 @@ def test_warp__equals_the_definition(angle, error):
 
 
 @pytest.mark.parametrize("lens", [False, True])
-@pytest.mark.parametrize(("angle", "error"), [(0.3, 1e-3), (5, 1e-3), (20, 0.05)])
+@pytest.mark.parametrize(("angle", "error"), [(0.3, 1e-3), (5, 1e-3), (-178, 1e-3), (20, 0.05)])
 def test_warp__planes_of_colours_equal_the_definition(angle, error, lens):
     rng = np.random.default_rng(2)
     planes = rng.normal(100, 10, (3, 90, 120)).astype(np.float32)

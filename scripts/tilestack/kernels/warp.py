@@ -167,7 +167,11 @@ def warp(planes, plane_of, step, offsets, near, to_frame, box, *, lens=None, str
         _warp_shifted(planes, plane_of, float(dx), float(dy), y0, x0, TABLE, image)
     else:
         room = (np.empty(RUN, np.int64), *(np.zeros(RUN + BLOCK, np.float32) for _ in range(3)))
-        _warp(planes, plane_of, step, offsets, to_frame, lens, y0, x0, VECTORS, CURVES, room, image)
+        source = (planes, plane_of, step, offsets)
+        if to_frame[0, 0] < 0 and abs(to_frame[1, 0]) < MOST_BREAKS:  # the mount has flipped: kernels run backwards
+            last = np.array(planes.shape[1:]) - 1
+            source = (np.ascontiguousarray(planes[:, ::-1, ::-1]), plane_of, -step, offsets + last * step)
+        _warp(*source, to_frame, lens, y0, x0, VECTORS, CURVES, room, image)
     _hold_saturated(planes, plane_of, step, offsets, near, to_frame, lens, y0, x0, reach, image, saturated)
     return image, saturated
 
