@@ -98,7 +98,8 @@ def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
     known = [of_channel[np.isfinite(of_channel)] for of_channel in pixel_noise]
     quiet = min(np.percentile(values, QUIET_PERCENT) if len(values) else 0.0 for values in known)
     scale = max(scale, quiet / CODES_PER_SIGMA)
-    zero = low + 32767 * scale
+    # From the top, as the code of what is saturated stands for no more than a step above the brightest pixel.
+    zero = high - 32766 * scale
     codes = kernel.quantise(warped, saturated, zero, scale)
     entry = {
         "box": box,

@@ -403,3 +403,22 @@ def test_prewarp__codes_add_less_than_a_thousandth_of_the_noise_also_where_most_
     noise = np.array(entry["pixel_noise"], float)
     assert np.nanmedian(noise) > 3 * sigma  # most cells show stars
     assert entry["scale"] ** 2 / 12 < 1e-3 * (0.6 * sigma) ** 2  # between four raw pixels noise is least
+
+
+@pytest.mark.parametrize("sigma", [0.0, 10.0, 200.0])
+def test_prewarp__saturated_pixels_stand_for_the_brightest_value_and_no_pixel_leaves_the_codes(sigma):
+    rng = np.random.default_rng(14)
+    y, x = np.mgrid[:256, :256]
+    star = 9e5 * np.exp(-((x - 100.3) ** 2 + (y - 140.6) ** 2) / 8)
+    image = np.minimum(1000 + star + rng.normal(0, sigma, (256, 256)), 60000).astype(np.float32)
+    session = {"bayer_pattern": None, "defects": {"y": [], "x": []}, "distortion": None, "saturation_adu": 60000.0}
+    lattice = {"bayer_pattern": None, "mesh_px": 64}
+    frame = {"transform": turned(1.0, (0.37, -0.61), size=256).tolist()}
+    entry, codes = prewarp._prewarp(image, frame, session, lattice, cfa="demosaic", cosmetic=False)
+    values = entry["zero"] + entry["scale"] * codes.astype(float)
+    known, saturated = codes != -32768, codes == 32767
+    assert saturated.sum() == entry["n_saturated"] > 10
+    assert values[saturated] == pytest.approx(60000, abs=2 * entry["scale"] + 1)
+    assert values[known & ~saturated].max() <= 60000 + entry["scale"]
+    assert values[known & ~saturated].max() > 45000
+    assert 900 - 6 * sigma < values[known & ~saturated].min() < 1001
