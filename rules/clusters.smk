@@ -100,8 +100,7 @@ rule synthetic_frames:
 rule synthetic_stack:
     """Combine the synthetic frames, where the stack is made of them."""
     input:
-        reconstruction="<run>/work/reconstruction.fits",
-        drizzled="<run>/work/drizzled.fits",
+        image=ancient("<run>/work/reconstruction/image.fits"),
         record="<run>/artifacts/tile_reconstruction.json",
         frames="<run>/artifacts/synthetic_frames.json",
         channels="<run>/artifacts/channel_split.json",
@@ -111,8 +110,8 @@ rule synthetic_stack:
         flat_drizzled=of_run("<run>/work/flat_drizzled/{session}/{batch}.fits"),
         drizzled_sums=of_run("<run>/work/drizzled/{session}/{batch}.fits"),
     output:
-        image="<run>/work/synthetic_stack.fits",
-        drizzled="<run>/work/synthetic_stack_drizzled.fits",
+        **stack_files("<run>/work/synthetic_stack", SYNTHETIC_STACK),
+        **stack_files("<run>/work/synthetic_stack_rgb", SYNTHETIC_STACK, "{}_rgb"),
         record="<run>/work/synthetic_stack.json",
     log:
         text="<run>/logs/synthetic_stack.log",

@@ -30,13 +30,15 @@ RESULT_CONFIG = {key: item for key, item in config.items() if key not in ("input
 # What reaches the stack.
 LATER = ("debayer", "astrometry", "catalogue", "bge", "pcc", "validation", "output")
 MADE_BY = {key: item for key, item in RESULT_CONFIG.items() if key not in LATER}
+# Files of the stack that is used.
+HALVES = ["image", "even", "odd"]
 
 
 rule stacking:
     """The final linear image."""
     input:
-        image="<run>/work/reconstruction.fits",
-        synthetic="<run>/work/synthetic_stack.fits",
+        **passed_on("<run>/work/reconstruction", [*HALVES, "plain_mean", "inverse_variance"], "direct_{}"),
+        **passed_on("<run>/work/synthetic_stack", HALVES, "synthetic_{}"),
         synthetic_record="<run>/work/synthetic_stack.json",
         reconstruction="<run>/artifacts/tile_reconstruction.json",
         scan="<run>/artifacts/scan_input.json",
@@ -46,6 +48,7 @@ rule stacking:
         reference="<run>/work/reference.json",
         gain=f"<run>/work/normalization/{FIRST}.json",
     output:
+        header="<run>/outputs/unsolved/stacked_header.fits",
         image="<run>/outputs/unsolved/stacked.fits",
         even="<run>/outputs/unsolved/planes/even.fits",
         odd="<run>/outputs/unsolved/planes/odd.fits",
@@ -77,9 +80,10 @@ rule stacking:
 rule debayer:
     """Colour image from the drizzled planes or the stacked mosaic; a mono image passes through."""
     input:
+        **passed_on("<run>/work/reconstruction_rgb", [*HALVES, "plain_mean"], "direct_{}"),
+        **passed_on("<run>/work/synthetic_stack_rgb", HALVES, "synthetic_{}"),
+        header="<run>/outputs/unsolved/stacked_header.fits",
         image="<run>/outputs/unsolved/stacked.fits",
-        drizzled="<run>/work/drizzled.fits",
-        synthetic_drizzled="<run>/work/synthetic_stack_drizzled.fits",
         stacking="<run>/artifacts/stacking.json",
         reconstruction="<run>/artifacts/tile_reconstruction.json",
         even="<run>/outputs/unsolved/planes/even.fits",
@@ -89,6 +93,7 @@ rule debayer:
         preview_full="<run>/outputs/previews/stacked_full.png",
         channels="<run>/artifacts/channel_split.json",
     output:
+        header="<run>/outputs/unsolved/stacked_rgb_header.fits",
         image="<run>/outputs/unsolved/stacked_rgb.fits",
         even="<run>/outputs/unsolved/planes/even_rgb.fits",
         odd="<run>/outputs/unsolved/planes/odd_rgb.fits",

@@ -1,8 +1,9 @@
 # Phases 14-16. They read outputs/ and artifacts/ only.
 #
 # A rule never changes the file of another one, and nobody knows the sky coordinates before the stack is there. So STACKING
-# and DEBAYER write to outputs/unsolved, and sky_headers writes the products of outputs from them, headers complete. Apart
-# from astrometry, so that one that fails leaves the products of the start before.
+# and DEBAYER write to outputs/unsolved, pixels and what is known of them apart, and sky_headers writes the products of
+# outputs from them, headers complete. Apart from astrometry, so that one that fails leaves the products of the start
+# before.
 UNSOLVED = {
     "image": "stacked_rgb.fits",
     "mosaic": "stacked.fits",
@@ -32,6 +33,7 @@ FIGURES = ["bge.png", "pcc.png"]
 rule astrometry:
     """Sky coordinates."""
     input:
+        header="<run>/outputs/unsolved/stacked_rgb_header.fits",
         image="<run>/outputs/unsolved/stacked_rgb.fits",
         mosaic="<run>/outputs/unsolved/stacked.fits",
     output:
@@ -62,6 +64,8 @@ rule sky_headers:
     """The products, with sky coordinates in their headers."""
     input:
         **{key: f"<run>/outputs/unsolved/{name}" for key, name in UNSOLVED.items()},
+        header="<run>/outputs/unsolved/stacked_rgb_header.fits",
+        mosaic_header="<run>/outputs/unsolved/stacked_header.fits",
         wcs="<run>/outputs/stacked_rgb.wcs",
         mosaic_wcs="<run>/outputs/stacked.wcs",
     output:

@@ -5,6 +5,7 @@ VERDICT = ["<run>/work/verdict"] if config["validation"]["strict"] else []
 rule validation:
     """Check the stack against what its frames allow."""
     input:
+        header="<run>/outputs/unsolved/stacked_header.fits",
         stacked="<run>/outputs/unsolved/stacked.fits",
         rgb="<run>/outputs/unsolved/stacked_rgb.fits",
         even="<run>/outputs/unsolved/planes/even.fits",

@@ -9,9 +9,10 @@ from tilestack import fieldstars, files, job, plate, records, wcsfit
 
 
 def astrometry(paths, out, *, options, source, cache):
-    """paths: image, mosaic; out: wcs, mosaic_wcs, stars, annotated, record."""
+    """paths: image and its header, mosaic; out: wcs, mosaic_wcs, stars, annotated, record."""
     with fits.open(paths["image"]) as hdus:
-        header, planes = hdus[0].header.copy(), files.native(hdus[0].data)
+        planes = files.native(hdus[0].data)
+    header = fits.getheader(paths["header"])
     lattice = fits.getheader(paths["mosaic"])
     shape, lattice_shape = planes.shape[-2:], (lattice["NAXIS2"], lattice["NAXIS1"])
     size = lattice_shape[1] / shape[1]

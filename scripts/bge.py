@@ -38,8 +38,6 @@ def opened(path):
     """Cards, planes (c, h, w) and the extensions of a product that go on."""
     with fits.open(path) as hdus:
         cards = products.own_cards(hdus[0].header)
-        if "BAYERPAT" in hdus[0].header:
-            cards["BAYERPAT"] = hdus[0].header["BAYERPAT"]
         image = files.native(hdus[0].data)
         extensions = [(name, files.native(hdus[name].data)) for name in KEPT_PLANES]
     return cards, image.reshape(-1, *image.shape[-2:]), extensions

@@ -1,34 +1,39 @@
 """Colour image from the drizzled planes or from the stacked mosaic; a mono image passes through."""
 
 import numpy as np
-from astropy.io import fits
 
-from tilestack import debayering, job, products, records
+from tilestack import debayering, finishing, job, products, records, stackfiles
 
 DROP = ("kernel", "pixfrac", "scale", "r_factor")
 
 
 def debayer(paths, out, *, method, cosmetic, n_processes=1):
-    """paths: image, drizzled, synthetic_drizzled, stacking, reconstruction, channels, preview, preview_full and the
-    comparison images; out: image, preview, preview_full, record and the comparisons in colour."""
+    """paths: header, image, preview, preview_full and the comparison images of STACKING; direct_... and synthetic_...,
+    files of both stacks of drizzled colours; stacking, reconstruction, channels; out: record, and of the colours what
+    STACKING has."""
     pattern, stack = records.read(paths["channels"])["bayer_pattern"], records.read(paths["stacking"])
     reconstruction = records.read(paths["reconstruction"])
     drizzled = reconstruction["drizzled"]
     method, why = debayering.chosen(method, pattern, drizzled)
     if method == "none":
-        image = debayering.passed_on(paths, out)
+        names = ("header", "preview", "image", *debayering.COMPARISONS, "preview_full")
+        stackfiles.passed_on(paths, {name: out[name] for name in names})
+        image = stackfiles.loaded(out, "SCI")
     else:
-        with fits.open(paths["image"]) as hdus:
-            cards, history = products.own_cards(hdus[0].header), list(hdus[0].header["HISTORY"])
-            table = hdus["INPUTS"].copy()
+        cards, history, table = products.read_header(paths["header"])
+        cards.pop("BAYERPAT", None)
         if method == "drizzle":
-            path = paths["synthetic_drizzled" if stack["source"] == "synthetic" else "drizzled"]
+            source = "synthetic" if stack["source"] == "synthetic" else "direct"
+            ours = {name: paths[f"{source}_{name}"] for name in ("image", "even", "odd")}
+            ours["plain_mean"] = paths["direct_plain_mean"]  # which knows no clusters
             whole = (reconstruction["canvas"], stack["crop"])
-            cards, image, extensions, others = debayering.of_drops(path, cards, drizzled, *whole, cosmetic)
+            plane = finishing.of_colours_in(ours, *whole, drizzled["scale"], cosmetic)
+            cards = debayering.cards_of_drops(cards, drizzled)
+            image = finishing.write(ours, plane, out, cards, n_processes)
         else:
-            cards, image, extensions, others = debayering.of_mosaic(paths, cards, pattern, method)
-        history.append(f"colours by {method}")
-        products.write_all(out, image, cards, extensions, table, history, others, n_processes)
+            cards, image, planes, others = debayering.of_mosaic(paths, cards, pattern, method)
+            products.write_all(out, image, planes, others, cards, n_processes)
+        products.write_header(out["header"], cards, [*history, f"colours by {method}"], table)
     skipped = method == "none"
     records.write(
         out["record"],

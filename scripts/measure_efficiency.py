@@ -16,7 +16,7 @@ def measure_efficiency(run_folder, record_path, *, n_threads=1):
     pattern = run.record("artifacts/channel_split.json")["bayer_pattern"]
     channels = run.record("artifacts/channel_split.json")["channels"]
     y0, x0 = run.record("artifacts/common_overlap.json")["canvas"][:2]
-    base = planes(run.folder / "work" / run.files[0])
+    base = planes(run.folder / "work" / run.stack)
     kind, xy = injection.places(np.isfinite(base["SCI"]))
     on_lattice = xy + [x0, y0]
     cells = {
@@ -29,8 +29,8 @@ def measure_efficiency(run_folder, record_path, *, n_threads=1):
     with tempfile.TemporaryDirectory(dir=run.folder / "work") as folder:
         injected = restack(run, folder, added=added)
         if drizzled:
-            paths = run.folder / "work" / run.files[1], Path(folder) / run.files[1]
-            pairs = [[planes(path, c) for path in paths] for c in range(len(channels))]
+            stacks = run.folder / f"work/{run.stack}_rgb", Path(folder, f"{run.stack}_rgb")
+            pairs = [[planes(stack, c) for stack in stacks] for c in range(len(channels))]
         else:
             pairs = list(zip(colours(base, pattern), colours(injected, pattern), strict=True))
     on_product = (xy + 0.5) * scale - 0.5

@@ -51,7 +51,7 @@ def scan_input(facts_paths, out, *, plan, scan, assumptions, drizzle, split_sess
 
 def check_disk(decided, facts, run_folder, *sums):
     """Compare what the run will write, `sums` as in ``disk_need_bytes``, with the space, less what is written yet."""
-    batches, drafts = [], [Path(run_folder, "work/reconstruction.fits")]
+    batches, drafts = [], [*Path(run_folder, "work").glob("reconstruction*/*.fits")]
     for s, result in decided.items():
         used = iter(file["status"] != "excluded" for file in result["files"])
         for number, batch in enumerate(facts[s], start=1):

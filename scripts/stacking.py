@@ -1,19 +1,20 @@
 """The final linear image, with its planes, its inputs, and how close it is to the best."""
 
-import functools
-
 from tilestack import efficiency, finishing, job, products, records
 
-COMPARISONS = {"inverse_variance": "IVAR", "even": "EVEN", "odd": "ODD", "plain_mean": "MEAN"}
+# Files of the stack that is used, and those that know no clusters, so are always of the reconstruction.
+OWN, COMMON = ("image", "even", "odd"), ("plain_mean", "inverse_variance")
 
 
 def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage, n_processes=1):
-    """paths: image, reconstruction, synthetic, synthetic_record, scan, registration, global_metrics, channels,
-    reference, and gain (normalization)."""
+    """paths: direct_... and synthetic_..., files of both stacks; synthetic_record, reconstruction, scan, registration,
+    global_metrics, channels, reference, and gain (normalization); out: record, header, preview, preview_full, and the
+    files of the stack."""
     keys = ("reconstruction", "scan", "registration", "global_metrics", "channels", "reference", "gain")
     read = {key: records.read(paths[key]) for key in (*keys, "synthetic_record")}
     made = read["synthetic_record"]
-    ours = paths["synthetic" if made["source"] == "synthetic" else "image"]
+    source = "synthetic" if made["source"] == "synthetic" else "direct"
+    ours = {name: paths[f"{source}_{name}"] for name in OWN} | {name: paths[f"direct_{name}"] for name in COMMON}
     canvas, pattern = read["reconstruction"]["canvas"], read["channels"]["bayer_pattern"]
     plane, box, replaced = finishing.of_mosaic_in(ours, canvas, pattern, cosmetic, crop_coverage)
     used = [frame for frame in read["registration"]["frames"] if frame["transform"] is not None]
@@ -43,10 +44,8 @@ def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage, n_proc
         },
     )
     history = [f"{len(used)} of {len(read['scan']['files'])} lights, lattice of {grid['file']}"]
-    extensions = [(name, functools.partial(plane, name)) for name in products.PLANES]
-    table = products.inputs_table(products.input_rows(read))
-    comparisons = {name: functools.partial(plane, of_stack) for name, of_stack in COMPARISONS.items()}
-    products.write_all(out, plane("SCI"), cards, extensions, table, history, comparisons, n_processes)
+    finishing.write(ours, plane, out, cards, n_processes)
+    products.write_header(out["header"], cards, history, products.inputs_table(products.input_rows(read)))
     summary = {"frames": len(used), **{key: score[key] for key in ("eta_sb", "eta_pt", "t_eff_s", "fwhm_px")}}
     records.write(
         out["record"],

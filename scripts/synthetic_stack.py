@@ -2,23 +2,20 @@
 
 import numpy as np
 
-from tilestack import combination, files, job, records, splitsums
-
-DRAFTS = ("image", "drizzled")
+from tilestack import combination, job, records, splitsums, stackfiles
 
 
 def synthetic_stack(paths, out, *, stacking, rejection, n_threads=1):
-    """paths: reconstruction, drizzled, record (of TILE_RECONSTRUCTION), frames (synthetic_frames), channels; by session
-    clusters, synthetic, and by session and batch sums, flat_drizzled, drizzled_sums; out: image, drizzled,
-    record."""
+    """paths: image and record of TILE_RECONSTRUCTION, frames (synthetic_frames), channels; by session clusters,
+    synthetic, and by session and batch sums, flat_drizzled, drizzled_sums; out: record, the files of the stack, and
+    those of the drizzled colours as ..._rgb."""
     frames, record = records.read(paths["frames"]), records.read(paths["record"])
     read = [records.read(path) for path in paths["clusters"]]
     source = splitsums.stack_source(stacking["source"], read)
     result = {"source": source, "method": None, "variance_ratio": None, "factors": []}
     if source == "reconstruction":
-        for key in DRAFTS:
-            with files.Writer(out[key], {"CONTENT": "the stack is that of the reconstruction"}):
-                pass
+        for end in ("", "_rgb"):
+            stackfiles.empty(stackfiles.of_end(out, end))
     else:
         weight, size = (np.array([frame[key] for frame in frames["frames"]], float) for key in ("weight", "frames"))
         kappa, cap = (stacking[f"cluster_quality_{key}"] for key in ("kappa", "cap"))
@@ -36,11 +33,12 @@ def synthetic_stack(paths, out, *, stacking, rejection, n_threads=1):
             colours.append({"clusters": names, "written": None, "sums": sums})
         step = 2 if pattern else 1
         result["variance_ratio"] = combination.mosaic(
-            out["image"], mosaics, paths["reconstruction"], canvas, factor, settings, step, n_threads
+            stackfiles.of_end(out), mosaics, paths, canvas, factor, settings, step, n_threads
         )
         scale = record["drizzled"]["scale"] if record["drizzled"] else 1
         fine = tuple(n * scale for n in canvas)
-        combination.drizzled(out["drizzled"], colours, paths["drizzled"], fine, factor, settings, pattern, n_threads)
+        of_colours = stackfiles.of_end(out, "_rgb")
+        combination.drizzled(of_colours, colours, fine, factor, settings, pattern, n_threads)
         result |= {"method": stacking["method"], "factors": factor}
     records.write(out["record"], result)
 
@@ -54,7 +52,7 @@ def by_session(paths, n_batches):
 if __name__ == "__main__":
     with job.started(snakemake):
         inputs, params = snakemake.input, snakemake.params
-        paths = {key: inputs[key] for key in ("reconstruction", "drizzled", "record", "frames", "channels")}
+        paths = {key: inputs[key] for key in ("image", "record", "frames", "channels")}
         paths |= {key: list(inputs[key]) for key in ("clusters", "synthetic")}
         by_batch = ("sums", "flat_drizzled", "drizzled_sums")
         paths |= {key: by_session(inputs[key], params.n_batches) for key in by_batch}

@@ -1,24 +1,25 @@
 """Add up the partial sums, in the order of the plan, and say what each tile got."""
 
-from tilestack import colours, job, records, splitsums, sums
+from tilestack import colours, job, records, splitsums, stackfiles, sums
 from tilestack import tiles as tile_means
 from tilestack.records import rounded
 
 
 def tile_reconstruction(paths, out, *, put_back_share, source, n_threads=1):
     """paths: sums and drizzled (lists by session), records (one a batch), weights, fields, clusters (one a session),
-    overlap, grid, channels; out: image, drizzled, record. `source` is ``stacking.source``: of a stack of synthetic
-    frames the drizzled planes but the plain mean are theirs."""
+    overlap, grid, channels; out: record, the files of the stack, and those of the drizzled colours as ..._rgb.
+    `source` is ``stacking.source``: of a stack of synthetic frames the drizzled planes but the plain mean are
+    theirs."""
     overlap, grid = records.read(paths["overlap"]), records.read(paths["grid"])
     canvas = tuple(overlap["canvas"])
     tiles = tile_means.Means((*overlap["tiles"]["first"], *overlap["tiles"]["shape"]), grid["stride_px"], canvas)
     of_mosaics, of_drops = (list(paths[key].values()) for key in ("sums", "drizzled"))
-    for band, planes in sums.add_up(of_mosaics, out["image"], canvas, put_back_share, n_threads):
+    for band, planes in sums.add_up(of_mosaics, stackfiles.of_end(out), canvas, put_back_share, n_threads):
         tiles.add(band, planes)
     pattern = records.read(paths["channels"])["bayer_pattern"]
     source = splitsums.stack_source(source, [records.read(path) for path in paths["clusters"]])
     how = {"means_only": source == "synthetic", "n_threads": n_threads}
-    drizzled = colours.add_up(of_drops, out["drizzled"], canvas, pattern, put_back_share, **how)
+    drizzled = colours.add_up(of_drops, stackfiles.of_end(out, "_rgb"), canvas, pattern, put_back_share, **how)
     per_tile = tiles.means()
     by_weights = tile_means.of_weights(paths["fields"], tiles.range)
     # The noise that is there against the noise of one weight a frame by formula.

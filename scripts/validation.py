@@ -6,8 +6,8 @@ from tilestack import job, records, stacked, validation
 
 
 def validate(paths, out):
-    """paths: stacked, rgb, even, odd, plain_mean, even_rgb, odd_rgb, plain_mean_rgb; and the records global_metrics,
-    registration, reconstruction, grid, debayer, channels."""
+    """paths: stacked and its header, rgb, even, odd, plain_mean, even_rgb, odd_rgb, plain_mean_rgb; and the records
+    global_metrics, registration, reconstruction, grid, debayer."""
     keys = ("global_metrics", "registration", "reconstruction", "grid", "debayer")
     read = {key: records.read(paths[key]) for key in keys}
     frames = frame_table(read["global_metrics"]["frames"])

@@ -39,6 +39,15 @@ def stamps(folder):
     return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+# What all batches are added up to, and so is made again with a new night.
+ADDED_UP = ("reconstruction", "reconstruction_rgb", "synthetic_stack", "synthetic_stack_rgb", "synthetic_stack.json")
+
+
+def kept_stamps(work):
+    """Times of the files below work/ that a new night leaves as they are."""
+    return {path: stamp for path, stamp in stamps(work).items() if path.parts[0] not in ADDED_UP}
+
+
 class Workdir:
     """A folder in which the workflow runs."""
 

@@ -14,7 +14,7 @@ import tile_reconstruction as reconstruction
 import yaml
 from astropy.io import fits
 
-from tilestack import files, lights, prewarp, records
+from tilestack import files, lights, prewarp, records, stackfiles
 
 
 class Run:
@@ -35,12 +35,9 @@ class Run:
         self.sessions = {s["id"]: s for s in plan["sessions"] if s["listed"]}
         self.reference = self.record("work/reference.json")
         self.lattice = self.reference["lattice"]
-        # What its stack is made of: files of the mosaic and of the drizzled colours.
+        # What its stack is made of: of the mosaic, and with _rgb behind it of the drizzled colours.
         self.source = self.record("work/synthetic_stack.json")["source"]
-        self.files = {
-            "reconstruction": ("reconstruction.fits", "drizzled.fits"),
-            "synthetic": ("synthetic_stack.fits", "synthetic_stack_drizzled.fits"),
-        }[self.source]
+        self.stack = {"reconstruction": "reconstruction", "synthetic": "synthetic_stack"}[self.source]
 
     def record(self, path):
         return records.read(self.folder / path)
@@ -53,10 +50,20 @@ class Run:
         return [f for f in self.record(f"work/registration/{session}.json")["frames"] if f["transform"] is not None]
 
 
-def planes(path, channel=0):
-    """Planes of a reconstruction, or of a colour of drizzled planes: name -> (h, w) array."""
-    with files.opened(path) as hdus:
-        return {hdu.name: files.native(hdu.data[channel]) for hdu in hdus[1:]}
+def planes(folder, channel=0):
+    """Planes of a stack by its folder, or of a colour of drizzled ones: name -> (h, w) array."""
+    paths = {name: Path(folder, f"{name}.fits") for name in stackfiles.OF_FILE}
+    return stackfiles.channel({name: path for name, path in paths.items() if path.exists()}, channel)
+
+
+def _stack_files(folder):
+    """Files of a stack that is to be written, and of its colours: what a rule has as output."""
+    made = {}
+    for end in ("", "_rgb"):
+        own = Path(f"{folder}{end}")
+        own.mkdir()
+        made |= {f"{name}{end}": own / f"{name}.fits" for name in stackfiles.OF_FILE}
+    return made
 
 
 def restack(run, out, *, added=None, moved=None, changed=None, halves=None, options=None):
@@ -81,7 +88,7 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
     Returns
     -------
     dict
-        Planes of what the stack is made of (``tilestack.sums.PLANES``), as in ``run.files``.
+        Planes of what the stack is made of (``tilestack.stackfiles``), which is at `out` / ``run.stack``.
     """
     out = Path(out)
     shutil.rmtree(out, ignore_errors=True)
@@ -152,18 +159,14 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
             "grid": run.folder / "artifacts/tile_grid.json",
             "channels": run.folder / "artifacts/channel_split.json",
         },
-        {
-            "image": out / "reconstruction.fits",
-            "drizzled": out / "drizzled.fits",
-            "record": out / "reconstruction.json",
-        },
+        {"record": out / "reconstruction.json", **_stack_files(out / "reconstruction")},
         put_back_share=settings["put_back_share"],
         source=run.source,
         n_threads=run.n_threads,
     )
     if run.source == "synthetic":
         _combine(run, out, made, flat, settings)
-    return planes(out / run.files[0])
+    return planes(out / run.stack)
 
 
 def _combine(run, out, made, flat, settings):
@@ -182,8 +185,7 @@ def _combine(run, out, made, flat, settings):
     combination.synthetic_stack(
         {
             **paths,
-            "reconstruction": out / "reconstruction.fits",
-            "drizzled": out / "drizzled.fits",
+            "image": out / "reconstruction/image.fits",
             "record": out / "reconstruction.json",
             "frames": run.folder / "artifacts/synthetic_frames.json",
             "channels": run.folder / "artifacts/channel_split.json",
@@ -191,8 +193,7 @@ def _combine(run, out, made, flat, settings):
             "flat_drizzled": list(flat["flat_drizzled"].values()),
             "drizzled_sums": list(made["drizzled"].values()),
         },
-        dict(zip(("image", "drizzled"), (out / name for name in run.files), strict=True))
-        | {"record": out / "synthetic_stack.json"},
+        {"record": out / "synthetic_stack.json", **_stack_files(out / run.stack)},
         stacking=run.config["stacking"],
         rejection={key: settings[key] for key in ("kappa", "range_tolerance", "put_back_share")},
         n_threads=run.n_threads,

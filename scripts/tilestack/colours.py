@@ -4,16 +4,16 @@ import contextlib
 
 import numpy as np
 
-from tilestack import bayer, files, masks, threads
+from tilestack import bayer, files, masks, stackfiles, threads
 from tilestack.kernels import drizzle, filling
 from tilestack.prewarped import bands
 from tilestack.records import rounded
-from tilestack.sums import Kind, Planes, Sums, add_sessions
+from tilestack.sums import Kind, Sums, add_sessions
 
 DRIZZLED = Kind(drizzle.SUMS, ("N",), ())
 # What the plain mean takes, and the weight that says what is thin.
 OF_MEAN = Kind(("W_EVEN", "W_ODD", "Y", "A"), ("N",), ())
-PLANES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "SPLIT", "MEAN")
+PLANES = [name for name in stackfiles.FILE_OF if name != "IVAR"]
 # Neighbourhoods that fill in: 3x3, 5x5 and 9x9; and the one whose mean weight says what is thin.
 RADII, LOCAL_RADIUS = (1, 2, 4), 8
 # A pixel of less weight than this share of those around it is thin.
@@ -213,14 +213,14 @@ def _most_drops(kernel, size, area):
 
 
 def add_up(paths, out, canvas, pattern, put_back_share, *, means_only=False, n_threads=1):
-    """Add up drizzled sums and write the planes of the colours; an empty file where nothing was drizzled.
+    """Add up drizzled sums and write the stack of the colours; files without images where nothing was drizzled.
 
     Parameters
     ----------
     paths : list of list of path
         Files of ``drizzling.write_sums`` by session, in the order of the plan.
-    out : path
-        FITS file: an image (c, h, w) for each of PLANES.
+    out : dict of str to path
+        Its files, by the keys of ``stackfiles.OF_FILE``.
     canvas : (int, int, int, int)
         y0, x0, rows, columns of the lattice.
     pattern : str or None
@@ -243,15 +243,13 @@ def add_up(paths, out, canvas, pattern, put_back_share, *, means_only=False, n_t
         sessions = [[Sums(hdus, kind) for hdus in batches if hdus[0].header["NFRAMES"]] for batches in opened]
         sessions = [batches for batches in sessions if batches]
         if not sessions:
-            with files.Writer(out, {"CONTENT": "nothing was to be drizzled"}):
-                return None
+            return stackfiles.empty(out)
         headers = [batch.header for batches in sessions for batch in batches]
         pixfrac, scale = (headers[0][key] for key in ("DRZFRAC", "DRZSCALE"))
         drop = kernel, _, finer2 = drop_of(headers)
         ratio = noise_ratio(pixfrac, np.sqrt(finer2))
         fine = tuple(n * scale for n in canvas)
-        with files.Writer(out, {"LATTY0": fine[0], "LATTX0": fine[1]}) as writer:
-            shares_of = _write(writer, sessions, fine, pattern, put_back_share, drop, n_threads)
+        shares_of = _write(out, sessions, fine, pattern, put_back_share, drop, n_threads)
     return {"kernel": kernel, "pixfrac": pixfrac, "scale": scale, "r_factor": rounded(ratio, 5), **shares_of}
 
 
@@ -268,11 +266,11 @@ def weight_filled(mask, level):
     return [(level * chosen).sum((1, 2)) for chosen in (mask & masks.FILLED > 0, mask & masks.NO_DATA == 0)]
 
 
-def _write(writer, sessions, canvas, pattern, put_back_share, drop, n_threads):
+def _write(out, sessions, canvas, pattern, put_back_share, drop, n_threads):
     density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
     means_only = sessions[0][0].kind is OF_MEAN
     most = most_drops([batch.header for batches in sessions for batch in batches])
-    image = Planes(writer, ("MEAN",) if means_only else PLANES, len(density), canvas, most)
+    written = ("MEAN",) if means_only else PLANES
     n_empty, filled_weight, weight = np.zeros((3, len(density)))
 
     def added(band):
@@ -286,10 +284,11 @@ def _write(writer, sessions, canvas, pattern, put_back_share, drop, n_threads):
         planes = {name: values[:, HALO:-HALO] for name, values in planes.items()}
         return band, planes, weight_filled(planes["MASK"], level)
 
-    for band, planes, weights in threads.in_order(added, bands(canvas, BAND_ROWS), n_threads):
-        image.put(band, planes)
-        n_empty += (planes["MASK"] & masks.NO_DATA > 0).sum((1, 2))
-        filled_weight, weight = np.add((filled_weight, weight), weights)
+    with stackfiles.Writer(out, written, len(density), canvas, most) as image:
+        for band, planes, weights in threads.in_order(added, bands(canvas, BAND_ROWS), n_threads):
+            image.put(band, planes)
+            n_empty += (planes["MASK"] & masks.NO_DATA > 0).sum((1, 2))
+            filled_weight, weight = np.add((filled_weight, weight), weights)
     tiny = np.finfo(float).tiny
     share = filled_weight / np.maximum(weight, tiny)
     return {"filled_share": share.tolist(), "empty_share": (n_empty / (canvas[2] * canvas[3])).tolist()}

@@ -5,11 +5,13 @@ import contextlib
 import numpy as np
 from astropy.io import fits
 
-from tilestack import bayer, colours, files, masks, splitsums, sums, synthetic, threads
+from tilestack import bayer, colours, masks, splitsums, stackfiles, sums, synthetic, threads
 from tilestack.kernels import coadd, drizzle
 from tilestack.kernels import combination as kernel
 from tilestack.prewarped import bands
 
+# Plain and inverse-variance mean know no clusters: those of the reconstruction are those of the combination.
+PLANES = [name for name in stackfiles.FILE_OF if name not in ("MEAN", "IVAR")]
 # Rows around a band that rejection looks at: neighbours of one colour.
 HALO = 2
 # Rows of the colours at a time.
@@ -176,14 +178,15 @@ class Source:
         return sums_of, *(other[inner] for other in others)
 
 
-def mosaic(out, sessions, reconstruction, canvas, factor, settings, step, n_threads=1):
-    """Write the combination of the mosaics, in the planes of the reconstruction.
-
-    Plain and inverse-variance mean, which know no clusters, come from there.
+def mosaic(out, sessions, direct, canvas, factor, settings, step, n_threads=1):
+    """Write the stack that is the combination of the mosaics.
 
     Parameters
     ----------
-    out, reconstruction : path
+    out : dict of str to path
+        Its files, by the keys of ``stackfiles.OF_FILE`` that have PLANES.
+    direct : dict of str to path
+        The same of the reconstruction.
     sessions : list of dict
         As in ``Source``.
     canvas : (int, int, int, int)
@@ -201,20 +204,16 @@ def mosaic(out, sessions, reconstruction, canvas, factor, settings, step, n_thre
     total, n = 0.0, 0
     with contextlib.ExitStack() as stack:
         source = Source(stack, sessions, splitsums.MOSAIC, settings["put_back_share"])
-        hdus = stack.enter_context(files.opened(reconstruction))
-        own = {name: files.Rows(hdus[name]) for name in ("MEAN", "IVAR", "ETA", "VAR")}
-        writer = stack.enter_context(files.Writer(out, {"LATTY0": canvas[0], "LATTX0": canvas[1]}))
+        own = stackfiles.rows(direct, "VAR")
         n_frames = sum(header["NFRAMES"] for header in _headers(sessions))
-        image = sums.Planes(writer, sums.PLANES, 1, canvas, n_frames)
+        image = stack.enter_context(stackfiles.Writer(out, PLANES, 1, canvas, n_frames))
 
         def made(band):
             values, counts, rejected, mask = source.add(band, coadd.SUMS, factor, settings, step)
             planes = sums.planes_of(values, counts[None], 0.0, rejected, mask)
             here = (band[0] - canvas[0], band[0] - canvas[0] + band[2])
-            direct = {name: rows.read(*here) for name, rows in own.items()}
             with np.errstate(invalid="ignore", divide="ignore"):
-                ratio = direct["VAR"] / planes["VAR"]
-            planes |= {"MEAN": direct["MEAN"], "IVAR": direct["IVAR"], "ETA": direct["ETA"] * ratio}
+                ratio = own.read(*here) / planes["VAR"].astype(float)
             return band, planes, ratio[np.isfinite(ratio)]
 
         for band, planes, ratios in threads.in_order(made, bands(canvas, source.rows(canvas[3])), n_threads):
@@ -223,8 +222,8 @@ def mosaic(out, sessions, reconstruction, canvas, factor, settings, step, n_thre
     return float(total / max(n, 1))
 
 
-def drizzled(out, sessions, reconstruction, canvas, factor, settings, pattern, n_threads=1):
-    """Write the combination of the drizzled colours, in the planes of ``colours.add_up``; without any an empty file.
+def drizzled(out, sessions, canvas, factor, settings, pattern, n_threads=1):
+    """Write the stack that is the combination of the drizzled colours; without any, files without images.
 
     Parameters
     ----------
@@ -232,28 +231,25 @@ def drizzled(out, sessions, reconstruction, canvas, factor, settings, pattern, n
         In output pixels.
     pattern : str or None
         Bayer pattern of the lattice.
-    out, sessions, reconstruction, factor, settings, n_threads
+    out, sessions, factor, settings, n_threads
         As in ``mosaic``.
     """
     with contextlib.ExitStack() as stack:
         source = Source(stack, sessions, splitsums.DRIZZLED, settings["put_back_share"])
         if not source.n_channels:
-            stack.enter_context(files.Writer(out, {"CONTENT": "nothing was to be drizzled"}))
+            stackfiles.empty(out)
             return
-        mean = files.Rows(stack.enter_context(files.opened(reconstruction))["MEAN"])
-        writer = stack.enter_context(files.Writer(out, {"LATTY0": canvas[0], "LATTX0": canvas[1]}))
         density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
         headers = [header for header in _headers(sessions) if header["NFRAMES"]]
         drop = colours.drop_of(headers)
-        image = sums.Planes(writer, colours.PLANES, source.n_channels, canvas, colours.most_drops(headers))
+        writer = stackfiles.Writer(out, PLANES, source.n_channels, canvas, colours.most_drops(headers))
+        image = stack.enter_context(writer)
         how, rows = (drizzle.SUMS, factor, settings, 1), source.rows(canvas[3])
 
         def finished(part):
             band, (values, counts, *others) = part
             made = colours.planes_of(values, counts[None], 0.0, *others, density, drop)
-            planes = {name: plane[:, colours.HALO : -colours.HALO] for name, plane in made.items()}
-            here = (band[0] - canvas[0], band[0] - canvas[0] + band[2])
-            return band, {**planes, "MEAN": mean.read(*here)}
+            return band, {name: plane[:, colours.HALO : -colours.HALO] for name, plane in made.items()}
 
         added = _with_halo(canvas, lambda band: source.add(band, *how), rows, n_threads)
         for band, planes in threads.in_order(finished, added, n_threads):

@@ -1,15 +1,11 @@
 """DEBAYER: the colour product, from the drizzled planes or from the stacked mosaic; mono images pass through."""
 
-import functools
-import os
-import shutil
-
 import numpy as np
 
-from tilestack import bayer, files, finishing, products, records
+from tilestack import bayer, files, products, stackfiles
 from tilestack.kernels import debayer as kernel
 
-COMPARISONS = {"even": "EVEN", "odd": "ODD", "plain_mean": "MEAN"}
+COMPARISONS = ("even", "odd", "plain_mean")
 # Where neighbours fill in more than this share of a colour the mosaic is the better product: at 0.03 colours of drizzle
 # scatter half as much, at 0.26 as much, and its red and blue are wider (docs/decisions.md).
 MOST_FILLED = 0.15
@@ -43,66 +39,18 @@ def chosen(method, pattern, drizzled):
     return "drizzle", f"the drops of the frames reach {1 - worst:.0%} of the pixels of each colour"
 
 
-def of_drops(path, cards, drizzled, canvas, box, cosmetic):
-    """Cards, image, extensions and comparisons from drizzled planes, all but the image as functions that read them; a
-    single plane without its axis.
-
-    Parameters
-    ----------
-    path : path
-        File of ``colours.add_up`` or of ``combination.drizzled``.
-    cards : dict
-        Those of the mosaic.
-    drizzled : dict
-        What ``colours.add_up`` said of the planes.
-    canvas, box
-        As in ``finishing.cut``.
-    cosmetic : bool
-    """
-    finished = finishing.of_colours_in(path, canvas, box, drizzled["scale"], cosmetic)
-    cards = products.at_scale(cards, drizzled["scale"]) | {
+def cards_of_drops(cards, drizzled):
+    """Cards of drizzled colours, from those of the mosaic and what ``colours.add_up`` said of the planes."""
+    return products.at_scale(cards, drizzled["scale"]) | {
         "DRZKERN": (drizzled["kernel"], "shape of a drop"),
         "DRZFRAC": (drizzled["pixfrac"], "size of a drop in raw pixels"),
         "DRZSCALE": (drizzled["scale"], "output pixels per lattice pixel and axis"),
         "NOISERAT": (drizzled["r_factor"], "noise of large areas over that of VAR"),
     }
 
-    def plane(name):
-        values = finished(name)
-        return values[0] if len(values) == 1 else values
-
-    planes = {name: functools.partial(plane, name) for name in (*products.PLANES, *COMPARISONS.values())}
-    extensions = [(name, planes[name]) for name in products.PLANES]
-    others = {name: planes[of_stack] for name, of_stack in COMPARISONS.items()}
-    return cards, plane("SCI"), extensions, others
-
-
-def passed_on(paths, out):
-    """Give the products of a mono stack and their previews the names of colour ones; the image."""
-    names = ("preview", "image", *COMPARISONS, "preview_full")
-    for name in names:
-        _name(paths[name], out[name])
-    # A second name is as old as the file, so older than other input of DEBAYER: the next start would make it again. Now
-    # all are as old as one another; and by the clock of the file system.
-    os.utime(out["image"])
-    now = os.stat(out["image"]).st_mtime_ns
-    for name in names:
-        os.utime(out[name], ns=(now, now))
-    with files.opened(paths["image"]) as hdus:
-        return files.loaded(hdus[0])
-
-
-def _name(path, to):
-    """Give a file a second name, or where the file system has no such thing a copy one."""
-    with records.replacing(to) as draft:
-        try:
-            os.link(path, draft)
-        except OSError:
-            shutil.copyfile(path, draft)
-
 
 def of_mosaic(paths, cards, pattern, method):
-    """Cards, image, extensions and comparisons from the mosaic by a method of ``demosaiced``.
+    """Cards, image, planes and comparisons from the mosaic by a method of ``demosaiced``.
 
     Parameters
     ----------
@@ -114,7 +62,8 @@ def of_mosaic(paths, cards, pattern, method):
     method : str
     """
     with files.opened(paths["image"]) as hdus:
-        stack, planes = files.loaded(hdus[0]), {name: files.loaded(hdus[name]) for name in products.PLANES}
+        stack, *planes = (files.loaded(hdu) for hdu in hdus)
+    planes = dict(zip(stackfiles.OF_FILE["image"][1:], planes, strict=True))
     parts = {}
     for name in COMPARISONS:
         with files.opened(paths[name]) as hdus:

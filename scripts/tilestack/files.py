@@ -27,18 +27,21 @@ class Writer:
     path : path
     cards : dict
         Cards of the primary header, values or (value, comment).
+    image : (tuple of int, dtype), optional
+        Shape and type of an image in the primary HDU, whose handle for ``put`` is ``primary``.
     """
 
-    def __init__(self, path, cards):
-        self.path, self.cards = path, cards
+    def __init__(self, path, cards, image=None):
+        self.path, self.cards, self.image = path, cards, image
         self._strips = {}  # rows of images that are not whole yet, by place, plane and first row
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
             self._stream = stack.enter_context(open(stack.enter_context(replacing(self.path)), "wb"))
-            primary = fits.PrimaryHDU()
-            primary.header.update(checked(self.cards))
-            self._stream.write(primary.header.tostring().encode())
+            if self.image is None:
+                self._append_header({"SIMPLE": True, "BITPIX": 8, "NAXIS": 0, "EXTEND": True} | self.cards)
+            else:
+                self.primary = self._reserved({"SIMPLE": True}, *self.image, {"EXTEND": True} | self.cards)
             self._open = stack.pop_all()
         return self
 
@@ -59,11 +62,14 @@ class Writer:
         int
             Handle for ``put``.
         """
+        own = {"PCOUNT": 0, "GCOUNT": 1, "EXTNAME": name}
+        return self._reserved({"XTENSION": "IMAGE"}, shape, dtype, own | dict(cards))
+
+    def _reserved(self, kind, shape, dtype, cards):
         dtype = np.dtype(dtype)
         bits = {"i2": 16, "i4": 32, "u1": 8, "f4": -32, "f8": -64}[dtype.str[1:]]
-        own = {"XTENSION": "IMAGE", "BITPIX": bits, "NAXIS": len(shape)}
-        own |= {f"NAXIS{axis}": length for axis, length in enumerate(reversed(shape), start=1)}
-        self._append_header(own | {"PCOUNT": 0, "GCOUNT": 1, "EXTNAME": name} | dict(cards))
+        axes = {f"NAXIS{axis}": length for axis, length in enumerate(reversed(shape), start=1)}
+        self._append_header(kind | {"BITPIX": bits, "NAXIS": len(shape)} | axes | cards)
         start = self._stream.tell()
         n_bytes = int(np.prod(shape)) * dtype.itemsize
         if not n_bytes:

@@ -1,8 +1,10 @@
 """STACKING: what is done to the planes of the stack by choice: hot and cold pixels replaced, rims cut off."""
 
+import functools
+
 import numpy as np
 
-from tilestack import bayer, files, job, masks
+from tilestack import bayer, files, job, masks, preview, products, stackfiles
 from tilestack.kernels import detection, prewarp
 
 # Hot and cold pixels stand out of their neighbours by so many standard deviations, which are means over so many pixels.
@@ -15,19 +17,19 @@ LOOKED_AT = (*REPLACED, "VAR", "MASK")
 BLOCK = 8
 
 
-def looked_at(hdus, cosmetic, *others):
-    """Planes of a stack that are more than written again, by name: (c, h, w) arrays."""
+def looked_at(paths, cosmetic, *others):
+    """Planes of a stack that are more than written again, by name: (h, w) arrays, of colours (c, h, w)."""
     names = (*(LOOKED_AT if cosmetic else ("SCI",)), *others)
-    return {name: files.loaded(hdus[name]) for name in names}
+    return {name: stackfiles.loaded(paths, name) for name in names}
 
 
-def reader(path, held, finish):
+def reader(paths, held, finish):
     """Gives a finished plane by its name: one that is held, or read only now, so that few are held at a time.
 
     Parameters
     ----------
-    path : path
-        File of the stack.
+    paths : dict of str to path
+        Files of the stack.
     held : dict of str to array
         Those of ``looked_at``, finished.
     finish : callable
@@ -37,8 +39,8 @@ def reader(path, held, finish):
     def plane(name):
         if name in held:
             return held[name]
-        with files.opened(path) as hdus:
-            return finish({name: files.stored(hdus[name])})[name]
+        with stackfiles.opened(paths, name) as hdu:
+            return finish({name: files.stored(hdu)})[name]
 
     return plane
 
@@ -129,19 +131,47 @@ def of_mosaic(planes, canvas, pattern, cosmetic, crop_coverage):
     return cut(planes, canvas, box), box, n
 
 
-def of_mosaic_in(path, canvas, pattern, cosmetic, crop_coverage):
-    """``of_mosaic`` of a file: in place of the planes a ``reader`` of them, (h, w)."""
-    with files.opened(path) as hdus:
-        others = ("NIM", "REJ") if crop_coverage else ()
-        planes = {name: plane[0] for name, plane in looked_at(hdus, cosmetic, *others).items()}
+def of_mosaic_in(paths, canvas, pattern, cosmetic, crop_coverage):
+    """``of_mosaic`` of the files of a stack: in place of the planes a ``reader`` of them, None where all stay."""
+    if not cosmetic and not crop_coverage:
+        return None, canvas, None
+    planes = looked_at(paths, cosmetic, *(("NIM", "REJ") if crop_coverage else ()))
     planes, box, n = of_mosaic(planes, canvas, pattern, cosmetic, crop_coverage)
-    return reader(path, planes, lambda made: cut({k: v[0] for k, v in made.items()}, canvas, box)), box, n
+    return reader(paths, planes, lambda made: cut(made, canvas, box)), box, n
 
 
-def of_colours_in(path, canvas, box, scale, cosmetic):
-    """The same of a file of drizzled planes: a ``reader`` of them, (c, h, w)."""
-    with files.opened(path) as hdus:
-        planes = looked_at(hdus, cosmetic)
-    for c in range(len(planes["SCI"]) if cosmetic else 0):
-        replace_defects({name: plane[c] for name, plane in planes.items()}, np.zeros((2, 2), np.int64))
-    return reader(path, cut(planes, canvas, box, scale), lambda made: cut(made, canvas, box, scale))
+def of_colours_in(paths, canvas, box, scale, cosmetic):
+    """The same of drizzled planes: a ``reader`` of them, or None."""
+    if not cosmetic and box == canvas:
+        return None
+    planes = looked_at(paths, cosmetic)
+    if cosmetic:
+        h, w = planes["SCI"].shape[-2:]
+        colours = {name: plane.reshape(-1, h, w) for name, plane in planes.items()}  # views
+        for c in range(len(colours["SCI"])):
+            replace_defects({name: plane[c] for name, plane in colours.items()}, np.zeros((2, 2), np.int64))
+    return reader(paths, cut(planes, canvas, box, scale), lambda made: cut(made, canvas, box, scale))
+
+
+def write(paths, plane, out, cards, n_processes):
+    """Write the pixels of a product from the files of a stack, and its previews; its image.
+
+    Parameters
+    ----------
+    paths : dict of str to path
+        By the keys of ``stackfiles.OF_FILE`` that the product has, ``image`` first.
+    plane : callable or None
+        Of ``of_mosaic_in`` or ``of_colours_in``; None passes the files on.
+    out, cards, n_processes
+        As in ``products.write_all``.
+    """
+    if plane is None:
+        stackfiles.passed_on(paths, {name: out[name] for name in paths})
+        image = stackfiles.loaded(paths, "SCI")
+        preview.write(out["preview"], image, flip=products.bottom_up(cards), full=out["preview_full"])
+        return image
+    image, *comparisons = paths
+    extensions = [(name, functools.partial(plane, name)) for name in stackfiles.OF_FILE[image][1:]]
+    comparisons = {name: functools.partial(plane, *stackfiles.OF_FILE[name]) for name in comparisons}
+    products.write_all(out, plane("SCI"), extensions, comparisons, cards, n_processes)
+    return plane("SCI")

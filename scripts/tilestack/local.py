@@ -47,7 +47,8 @@ def star_fields(table, mine, log_flux, log_scale, width_offset, fwhm_px, tiles, 
     star = table["star"][clean].astype(int)
     x, y = table["x"][clean], table["y"][clean]
     sigma = max(SUPPORT_STRIDES * stride, SUPPORT_PX)
-    near = np.exp(-((rows[:, None, None] - y) ** 2 + (columns[None, :, None] - x) ** 2) / (2 * sigma**2))
+    # A Gaussian of distance is one of y times one of x: sums over stars are products of matrices.
+    near = [np.exp(-((centres[:, None] - at) ** 2) / (2 * sigma**2)) for centres, at in ((rows, y), (columns, x))]
     fields = {"ln_t": [], "ln_t_error": []}
     for c in range(flux.shape[1]):
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -64,33 +65,38 @@ def star_fields(table, mine, log_flux, log_scale, width_offset, fwhm_px, tiles, 
     value, spread = _weighted(
         near, x, y, sigma, deviation, variance, (width_error < 0.2 * width) & np.isfinite(deviation)
     )
-    inside = (np.abs(rows[:, None, None] - y) <= stride / 2) & (np.abs(columns[None, :, None] - x) <= stride / 2)
+    inside = [np.abs(centres[:, None] - at) <= stride / 2 for centres, at in ((rows, y), (columns, x))]
     return {
         **{key: np.stack(values) for key, values in fields.items()},
         "ln_fwhm": value,
         "ln_fwhm_error": spread,
-        "n_stars": inside.sum(-1),
+        "n_stars": _over_stars(inside, 1),
     }
 
 
+def _over_stars(near, values):
+    """Sums of values of stars in the tiles, weighted by nearness along y (ny, m) and x (nx, m): (ny, nx)."""
+    return (near[0] * values) @ near[1].T.astype(float)
+
+
 def _weighted(near, x, y, sigma, deviation, variance, good):
-    """Mean of deviations weighted by nearness and variance, and its error.
+    """Mean of deviations weighted by nearness (as in ``_over_stars``) and variance, and its error.
 
     A star that differs from those around it by 4 sigma is left out: from those around it, not from the frame, or a
     cloud over a part of the field would be taken for many variable stars.
     """
-    near, deviation, variance = near[..., good], deviation[good], variance[good]
+    deviation, variance = deviation[good], variance[good]
     if not len(deviation):
-        empty = np.full(near.shape[:2], np.nan)
+        empty = np.full((len(near[0]), len(near[1])), np.nan)
         return empty, empty
     residual = deviation - _of_neighbours(x[good], y[good], sigma, deviation)
     kept = np.abs(residual) <= 4 * np.maximum(np.sqrt(variance), robust.spread(residual))
-    weight = near[..., kept] / variance[kept]
-    total = weight.sum(-1)
-    enough = near[..., kept].sum(-1) > 0.3
+    near, deviation, variance = [along[:, good][:, kept] for along in near], deviation[kept], variance[kept]
+    total = _over_stars(near, 1 / variance)
+    enough = _over_stars(near, 1) > 0.3
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = (weight * deviation[kept]).sum(-1) / total
-        error = np.sqrt((weight**2 * variance[kept]).sum(-1)) / total
+        mean = _over_stars(near, deviation / variance) / total
+        error = np.sqrt(_over_stars([along**2 for along in near], 1 / variance)) / total
     return np.where(enough, mean, np.nan), np.where(enough, error, np.nan)
 
 

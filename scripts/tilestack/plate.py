@@ -1,5 +1,6 @@
 """ASTROMETRY: the sky coordinates of the result, by one solver after the other, and what shows them."""
 
+import functools
 import logging
 
 import numpy as np
@@ -155,20 +156,21 @@ def cards_for(shape, known):
     return wcsfit.cards(WCS(header), size) | {key: cards[key] for key in ("RA", "DEC")}
 
 
-def copy_with(source, out, cards):
-    """Copy a product with sky coordinates in the header of each image.
+def write_product(source, out, solutions, cards, tables=(), history=()):
+    """Write a product: pixels of a file of a stack, with all that is known and sky coordinates in their headers.
 
     Parameters
     ----------
     source, out : path
-    cards : callable
-        Rows and columns -> cards.
+    solutions : list
+        As ``cards_for`` takes them.
+    cards, tables, history
+        As in ``products.write``.
     """
-    with files.opened(source) as hdus, files.replacing(out) as draft:
-        for hdu in hdus:
-            if hdu.is_image and hdu.shape:
-                hdu.header.update(cards(tuple(hdu.shape[-2:])))
-        hdus.writeto(draft, checksum=True)
+    with files.opened(source) as hdus:
+        (_, image), *planes = ((hdu.name, functools.partial(files.stored, hdu)) for hdu in hdus)
+        cards = cards | cards_for(tuple(hdus[0].shape[-2:]), solutions)
+        products.write(out, image, cards, planes, tables, history)
 
 
 def write_header(path, cards, shape):

@@ -12,13 +12,11 @@ from astropy.io import fits
 from tilestack import bayer, files, masks, preview, processes
 
 VERSION = "0.1.0"
-# Planes that go with every image.
-PLANES = ("VAR", "WHT", "EXP", "NIM", "REJ", "MASK")
 # Cards of sky coordinates, which hold for all planes.
 SKY_CARD = re.compile(r"WCSAXES|C(TYPE|UNIT|RVAL|RPIX)[12]|CD[12]_[12]|[AB]P?_(ORDER|\d_\d)|RADESYS|EQUINOX")
 # Cards that say how the pixels are stored, which astropy writes itself, and those that do not hold for what follows.
 NOT_OURS = ("SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "EXTEND", "CHECKSUM", "DATASUM")
-NOT_OURS += ("BAYERPAT", "HISTORY", "COMMENT", "")
+NOT_OURS += ("HISTORY", "COMMENT", "")
 # Facts of the reference light that go into the headers.
 INSTRUMENT_CARDS = {
     "camera": "INSTRUME",
@@ -106,7 +104,7 @@ def at_scale(cards, scale):
 
 
 def own_cards(header):
-    """Cards of a product that go on to the next one, with their comments."""
+    """Cards of a product that say what it is, with their comments."""
     return {key: (header[key], header.comments[key]) for key in header if key not in NOT_OURS}
 
 
@@ -149,31 +147,40 @@ def write(path, image, header_cards, planes=(), tables=(), history=()):
                 hdu.header.update(masks.BITS)
             _append(stream, hdu)
         for table in tables:
-            table.header.update({key: card for key, card in header_cards.items() if SKY_CARD.fullmatch(key)})
             whole = io.BytesIO()
             fits.HDUList([fits.PrimaryHDU(), table]).writeto(whole, checksum=True)
             stream.write(whole.getbuffer()[files.BLOCK :])
 
 
-def write_all(out, image, cards, planes, table, history, comparisons, n_processes):
-    """Write a product, the images it is compared with and its previews, side by side.
+def write_header(path, header_cards, history, table):
+    """Write what is known of a product and goes into its header: a file without an image, and the table of inputs."""
+    write(path, None, header_cards, (), [table], history)
+
+
+def read_header(path):
+    """The same: cards with their comments, history, and the table."""
+    with fits.open(path) as hdus:
+        return own_cards(hdus[0].header), list(hdus[0].header.get("HISTORY", ())), hdus["INPUTS"].copy()
+
+
+def write_all(out, image, planes, comparisons, cards, n_processes):
+    """Write the pixels of a product, the images it is compared with and its previews, side by side.
 
     Parameters
     ----------
     out : dict of str to path
         ``image``, ``preview``, ``preview_full``, and by the names of `comparisons`.
     image : (h, w) or (3, h, w) array
-    cards, planes, history
+    planes
         As in ``write``.
-    table : astropy.io.fits.BinTableHDU
     comparisons : dict of str to array or callable
+    cards : dict
+        Of the product: where it lies on the lattice, which way is up in its previews.
     n_processes : int
     """
-    first, *others = (
-        functools.partial(write, out[name], other, {**cards, "CONTENT": f"{name} stack, for comparison"})
-        for name, other in comparisons.items()
-    )
-    whole = functools.partial(write, out["image"], image, cards, planes, [table], history)
+    place = {key: cards[key] for key in ("LATTY0", "LATTX0")}
+    first, *others = (functools.partial(write, out[name], other, place) for name, other in comparisons.items())
+    whole = functools.partial(write, out["image"], image, place, planes)
     show = functools.partial(preview.write, out["preview"], image, flip=bottom_up(cards), full=out["preview_full"])
     processes.all_done([first, whole, show, *others], n_processes)
 

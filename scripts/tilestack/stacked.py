@@ -41,15 +41,11 @@ def final(paths, debayer):
     own = coloured(debayer)
     end = "_rgb" if own else ""
     path = paths["rgb" if own else "stacked"]
-    with fits.open(path, memmap=True) as hdus:
-        header = hdus[0].header
-        channel = 1 if header["NAXIS"] == 3 else 0
-        rows, saturation = header["NAXIS2"], header.get("SATURATE")
-    stack = fits.getheader(paths["stacked"])
-    scale = rows / stack["NAXIS2"]
+    image, mosaic, known = (fits.getheader(p) for p in (path, paths["stacked"], paths["header"]))
+    channel, scale = 1 if image["NAXIS"] == 3 else 0, image["NAXIS2"] / mosaic["NAXIS2"]
     images = {"image": _read(path, 0, channel), "plain_mean": _read(paths[f"plain_mean{end}"], 0, channel)}
-    n = max(int(round(scale * (2 if "BAYERPAT" in stack else 1))), 1)
-    return {**images, "proxy": binned(images["image"], n), "scale": scale, "saturation": saturation}
+    n = max(int(round(scale * (2 if "BAYERPAT" in known else 1))), 1)
+    return {**images, "proxy": binned(images["image"], n), "scale": scale, "saturation": known.get("SATURATE")}
 
 
 def planes(paths, debayer):
@@ -59,8 +55,7 @@ def planes(paths, debayer):
     A mosaic is read as its four sub-planes, so its scale is a half: their pixels have the noise that its VAR says,
     which means of neighbours, correlated as they are, have not.
     """
-    header = fits.getheader(paths["stacked"])
-    mosaic = "BAYERPAT" in header
+    mosaic = "BAYERPAT" in fits.getheader(paths["header"])
     made = {"image": _read(paths["stacked"], 0, 0), "variance": _read(paths["stacked"], "VAR", 0)}
     made["frames"] = _read(paths["stacked"], "NIM", 0)
     made |= {name: _read(paths[name], 0, 0) for name in OTHERS}
@@ -70,13 +65,13 @@ def planes(paths, debayer):
         yield {**made, "scale": 1.0, "loss": LOSS}
     if not coloured(debayer):
         return
-    rgb = fits.getheader(paths["rgb"])
+    stack, rgb = (fits.getheader(paths[key]) for key in ("stacked", "rgb"))
     for channel in range(rgb.get("NAXIS3", 1)):
         made = {"image": _read(paths["rgb"], 0, channel), "variance": _read(paths["rgb"], "VAR", channel)}
         made |= {"frames": _read(paths["rgb"], "NIM", channel)}
         made |= {name: _read(paths[f"{name}_rgb"], 0, channel) for name in OTHERS}
         loss = LOSS if debayer["method"] == "drizzle" else MIXED
-        yield {**made, "scale": rgb["NAXIS2"] / header["NAXIS2"], "loss": loss}
+        yield {**made, "scale": rgb["NAXIS2"] / stack["NAXIS2"], "loss": loss}
 
 
 def resampling(debayer):

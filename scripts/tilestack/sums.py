@@ -4,14 +4,12 @@ import contextlib
 
 import numpy as np
 
-from tilestack import files, masks, threads
+from tilestack import files, masks, stackfiles, threads
 from tilestack.kernels import coadd as kernel
+from tilestack.kernels import stack
 from tilestack.prewarped import bands
 from tilestack.splitsums import Kind
 
-# Planes of the reconstruction: what a stack is made of.
-PLANES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "SPLIT", "MEAN", "IVAR", "ETA")
-COUNTS = ("NIM", "REJ")
 # A session with fewer frames at a pixel has no majority that could differ from the template.
 FEWEST_DIFFERING = 5
 
@@ -126,35 +124,6 @@ class LeftOut:
         counts[:, *self.at] += self.counts
 
 
-class Planes:
-    """Planes of a stack, written band by band.
-
-    Parameters
-    ----------
-    writer : files.Writer
-    names : tuple of str
-    n_planes : int
-        Images of each name.
-    canvas : (int, int, int, int)
-        y0, x0, rows, columns.
-    most : int
-        What no count of a pixel is above: COUNTS are of 16 bits where that is enough, of 32 else.
-    """
-
-    def __init__(self, writer, names, n_planes, canvas, most):
-        self.writer, self.canvas = writer, canvas
-        shape, of_counts = (n_planes, *canvas[2:]), "i2" if most < 1 << 15 else "i4"
-        self.types = {"MASK": "i2", **dict.fromkeys(COUNTS, of_counts)}
-        self.places = {name: writer.reserve(name, shape, self.types.get(name, "f4")) for name in names}
-
-    def put(self, band, planes):
-        """Write a band of the canvas: name -> (planes, rows, columns) array."""
-        for name, place in self.places.items():
-            for k, plane in enumerate(planes[name]):
-                first = (k * self.canvas[2] + band[0] - self.canvas[0]) * self.canvas[3]
-                self.writer.put(place, plane.astype(self.types.get(name, "f4")), first)
-
-
 def add_sessions(sessions, band, put_back_share):
     """Add the sums of all batches in a band of the canvas.
 
@@ -225,30 +194,9 @@ def counted(parts, shape):
 
 def planes_of(sums, counts, ceiling, rejected, mask):
     """Planes of the coadd from its sums: name -> (planes, h, w) array; NaN where there is no data."""
-    named = dict(zip(kernel.SUMS, sums, strict=True))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        w = named["W_EVEN"] + named["W_ODD"]
-        w = np.where(w > 0, w, np.nan)
-        share = np.sqrt(
-            np.where((named["W_EVEN"] > 0) & (named["W_ODD"] > 0), named["W_ODD"] / named["W_EVEN"], np.nan)
-        )
-        return {
-            "SCI": (named["WY_EVEN"] + named["WY_ODD"]) / w,
-            "VAR": named["W2V"] / w**2,
-            "WHT": np.nan_to_num(w),
-            "EXP": named["EXPOSURE"],
-            "NIM": counts.sum(0),
-            "REJ": rejected,
-            "MASK": mask,
-            "EVEN": named["WY_EVEN"] / np.where(named["W_EVEN"] > 0, named["W_EVEN"], np.nan),
-            "ODD": named["WY_ODD"] / np.where(named["W_ODD"] > 0, named["W_ODD"], np.nan),
-            # Difference of the halves with the variance of the stack: noise without the sky.
-            "SPLIT": (named["WY_EVEN"] * share - named["WY_ODD"] / share) / w,
-            "MEAN": named["Y"] / np.where(counts.sum(0) > 0, counts.sum(0), np.nan),
-            "IVAR": named["IY"] / np.where(named["I"] > 0, named["I"], np.nan),
-            # Squared S/N for extended light over the best possible, rejection included.
-            "ETA": w**2 / (named["W2R"] * ceiling),
-        }
+    n = counts.sum(0)
+    floats = stack.planes(sums, n, np.broadcast_to(ceiling, n.shape))
+    return {**dict(zip(stack.PLANES, floats, strict=True)), "NIM": n, "REJ": rejected, "MASK": mask}
 
 
 def add_up(paths, out, canvas, put_back_share, n_threads=1):
@@ -258,8 +206,8 @@ def add_up(paths, out, canvas, put_back_share, n_threads=1):
     ----------
     paths : list of list of path
         Files of sums by session, in the order of the plan.
-    out : path
-        FITS file: an image (planes, h, w) for each of PLANES.
+    out : dict of str to path
+        Files of the stack, by the keys of ``stackfiles.OF_FILE``.
     canvas : (int, int, int, int)
         y0, x0, rows, columns.
     put_back_share : float
@@ -270,12 +218,13 @@ def add_up(paths, out, canvas, put_back_share, n_threads=1):
     ------
     band : (int, int, int, int)
     planes : dict of str to (planes, rows, columns) array
-        As they are written; the file appears after the last of them.
+        As they are written, and ETA; the files appear after the last of them.
     """
-    with contextlib.ExitStack() as stack, files.Writer(out, {"LATTY0": canvas[0], "LATTX0": canvas[1]}) as writer:
-        sessions = [[Sums(stack.enter_context(files.opened(path))) for path in batches] for batches in paths]
+    with contextlib.ExitStack() as opened:
+        sessions = [[Sums(opened.enter_context(files.opened(path))) for path in batches] for batches in paths]
         n_frames = sum(batch.header["NFRAMES"] for batches in sessions for batch in batches)
-        image = Planes(writer, PLANES, sessions[0][0].n_channels, canvas, n_frames)
+        writer = stackfiles.Writer(out, stackfiles.FILE_OF, sessions[0][0].n_channels, canvas, n_frames)
+        image = opened.enter_context(writer)
 
         def added(band):
             return band, planes_of(*add_sessions(sessions, band, put_back_share))

@@ -3,6 +3,7 @@
 import numpy as np
 
 from tilestack import files, masks
+from tilestack.kernels import stack as kernel
 
 # A half-split difference above so many sigma is no noise: a star under other seeing.
 MOST_SIGMA = 4.0
@@ -23,7 +24,8 @@ class Means:
 
     def __init__(self, tile_range, stride, canvas):
         self.range, self.stride, self.canvas = tile_range, stride, canvas
-        self.sums = {key: np.zeros(tile_range[2:]) for key in ("n", "frames", "rejected", "eta", "split", "n_split")}
+        self.totals = np.zeros((len(kernel.OF_TILE), *tile_range[2:]))
+        self.sums = dict(zip(kernel.OF_TILE, self.totals, strict=True))  # views
         # Tile stack less plain mean, summed along tiles in both directions: where its steps lie.
         self.along_y = np.zeros((2, tile_range[2], canvas[3]))
         self.along_x = np.zeros((2, canvas[2], tile_range[3]))
@@ -34,29 +36,8 @@ class Means:
             np.clip((start + np.arange(n)) // self.stride - first, 0, size - 1)
             for start, n, first, size in zip(band[:2], band[2:], self.range[:2], self.range[2:], strict=True)
         )
-        # Where tiles begin along both axes: sums from there to the next take a sixth of the time of numpy.bincount.
-        top, left = (np.flatnonzero(np.diff(tile, prepend=-1)) for tile in (j, i))
-        here_y, here_x = j[top], i[left]
-        known = planes["NIM"] > 0
-        with np.errstate(invalid="ignore", divide="ignore"):
-            split = planes["SPLIT"] ** 2 / planes["VAR"]
-        quiet = split < MOST_SIGMA**2
-        difference = (planes["SCI"] - planes["MEAN"]).sum(0)
-        here = np.stack([np.nan_to_num(difference), np.isfinite(difference)])
         rows = slice(band[0] - self.canvas[0], band[0] - self.canvas[0] + band[2])
-        self.along_y[:, here_y] += np.add.reduceat(here, top, axis=1)
-        self.along_x[:, rows, here_x[0] : here_x[-1] + 1] = np.add.reduceat(here, left, axis=2)
-        parts = {
-            "n": known,
-            "frames": planes["NIM"],
-            "rejected": planes["REJ"],
-            "eta": np.where(known, np.nan_to_num(planes["ETA"]), 0),
-            "split": np.where(quiet, split, 0),
-            "n_split": quiet,
-        }
-        for key, part in parts.items():
-            by_rows = np.add.reduceat(part.sum(0, dtype=float), top, axis=0)
-            self.sums[key][np.ix_(here_y, here_x)] += np.add.reduceat(by_rows, left, axis=1)
+        kernel.tile_sums(planes, j, i, MOST_SIGMA, self.totals, self.along_y, self.along_x[:, rows])
         self.differs += int((planes["MASK"] & masks.DIFFERS > 0).sum())
         self.saturated += int((planes["MASK"] & masks.SATURATED > 0).sum())
 

@@ -84,25 +84,25 @@ class Case:
     @cached_property
     def base(self):
         if self.colour is None:
-            return planes(self.run.folder / "work" / self.run.files[0])
-        return planes(self.run.folder / "work" / self.run.files[1], self.colour)
+            return planes(self.run.folder / "work" / self.run.stack)
+        return planes(self.run.folder / f"work/{self.run.stack}_rgb", self.colour)
 
     @cached_property
     def seen(self):
         """Frames that reach a pixel, rejected ones too: (h, w)."""
-        image = planes(self.run.folder / "work/reconstruction.fits")
+        image = planes(self.run.folder / "work/reconstruction")
         return image["NIM"] + image["REJ"]
 
     def stack(self, folder, **changes):
         """Planes of the stack made once more; of colours kept on disk, as a test asks for the same ones for each."""
         if self.colour is None:
             return restack(self.run, self.folder / folder, **changes)
-        kept = self.folder / f"stack_{self.n_stacks}.fits"
+        kept = self.folder / f"stack_{self.n_stacks}"
         self.n_stacks += 1
         if not kept.exists():
             restack(self.run, self.folder / folder, **changes)
             np.save(kept.with_suffix(".npy"), self.added.ceiling if "added" in changes else 0)
-            (self.folder / folder / self.run.files[1]).rename(kept)
+            (self.folder / folder / f"{self.run.stack}_rgb").rename(kept)
         if "added" in changes:
             self.added.ceiling[:] = np.load(kept.with_suffix(".npy"))
         return planes(kept, self.colour)

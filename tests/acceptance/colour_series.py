@@ -33,12 +33,11 @@ HEAD = (
 
 
 class Products:
-    """Drizzled planes of a folder of ``restack``, and those of its mosaic by Malvar's filters."""
+    """Drizzled planes of a stack of ``restack``, and those of its mosaic by Malvar's filters."""
 
-    def __init__(self, folder, pattern, names):
-        mosaic, drizzled = names
-        self.drizzle = [planes(folder / drizzled, c) for c in range(3)]
-        self.malvar = colours(planes(folder / mosaic), pattern)
+    def __init__(self, stack, pattern):
+        self.drizzle = [planes(f"{stack}_rgb", c) for c in range(3)]
+        self.malvar = colours(planes(stack), pattern)
 
 
 def products(case):
@@ -49,7 +48,7 @@ def products(case):
         restack(case.run, case.folder / "again", **change)
         if "added" in change:
             ceiling = case.added.ceiling.copy()
-        yield Products(case.folder / "again", pattern, case.run.files)
+        yield Products(case.folder / "again" / case.run.stack, pattern)
     case.added.ceiling[:] = ceiling
 
 

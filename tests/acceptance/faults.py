@@ -288,7 +288,7 @@ def damaged_file(work, finished):
     before = digests(run)
     (run / "work/registration/01_demo.json").unlink(missing_ok=True)
     outcomes = []
-    for name in ("work/reconstruction.fits", "work/synthetic_stack.json"):
+    for name in ("work/reconstruction/image.fits", "work/synthetic_stack.json"):
         path = run / name
         path.write_bytes(path.read_bytes()[:5000] if path.suffix == ".fits" else b'{"cut')
         said = copy.snakemake("--forcerun", "stacking", fails=True)

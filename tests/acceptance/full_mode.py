@@ -28,11 +28,11 @@ def full_mode(folder, n_frames=240, size=480, seed=41):
     state = [case.known.state(case.first, file)["group"] for file in found]
     rows = {"adjusted Rand index >= 0.9": adjusted_rand_score(state, list(found.values()))}
     work, again = case.run.folder / "work", case.folder / "injected"
-    stacks = {name: planes(work / f"{name}.fits") for name in ("reconstruction", "synthetic_stack")}
+    stacks = {name: planes(work / name) for name in ("reconstruction", "synthetic_stack")}
     one, other = stacks.values()
     rows["largest relative difference <= 1e-6"] = float(np.nanmax(np.abs(other["SCI"] / one["SCI"] - 1)))
     assert case.injected  # which makes both
-    measured = {name: case.efficiencies(base, planes(again / f"{name}.fits")) for name, base in stacks.items()}
+    measured = {name: case.efficiencies(base, planes(again / name)) for name, base in stacks.items()}
     for name in ("eta_pt", "eta_sb"):
         for mode, figures in zip(("reduced", "full"), measured.values(), strict=True):
             rows[f"{name} of {mode} mode"] = (figures[name], figures[f"{name}_error"])

@@ -11,10 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests")]
-from support import Workdir, pixels, same_bits, simulate, stamps  # noqa: E402
-
-# What all nights are added up to, and so is made again with a new one.
-ADDED_UP = ("reconstruction", "drizzled", "synthetic_stack", "synthetic_stack_drizzled")
+from support import Workdir, kept_stamps, pixels, same_bits, simulate, stamps  # noqa: E402
 
 
 def cpu_s(command):
@@ -43,7 +40,7 @@ def main():
         return seconds
 
     cost("grown", "night1")
-    old = {path: stamp for path, stamp in stamps(run / "work").items() if path.stem not in ADDED_UP}
+    old = kept_stamps(run / "work")
     alone = cost("alone", "night2")
     added = cost("grown", "night1,night2")
     new = stamps(run / "work")

@@ -213,7 +213,7 @@ def test_m8__all_32_frames_of_four_filters_are_matched_to_one_lattice(m8_filters
         found = record(run, "registration")
         assert (found["summary"]["matched"], found["methods"]) == (8, {"triangles": 8}), band
         assert found["reference"] == record(m8_filters["L"], "registration")["reference"]
-        assert band == "L" or fits.getheader(run / "outputs/unsolved/stacked.fits")["FILTER"] == band
+        assert band == "L" or fits.getheader(run / "outputs/unsolved/stacked_header.fits")["FILTER"] == band
 
 
 def test_m8__frames_lie_where_the_reference_solutions_put_them(m8_filters):

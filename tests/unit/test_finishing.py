@@ -1,12 +1,16 @@
 """What is done to the planes of the stack by choice."""
 
+import os
+
+import matplotlib.image
 import numpy as np
 import pytest
+from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from hypothesis.extra.numpy import arrays
 
-from tilestack import files, finishing, job, masks
+from tilestack import finishing, job, masks, stackfiles
 
 MONO = np.zeros((2, 2), np.int64)
 
@@ -77,6 +81,15 @@ def test_of_mosaic__cuts_all_planes_to_the_box_that_is_covered():
     np.testing.assert_array_equal(fine, colours["SCI"][:, 48:, :128])
 
 
+def written(folder, made, canvas):
+    """The files of a stack."""
+    made = {name: values.reshape(-1, *values.shape[-2:]) for name, values in made.items()}
+    paths = {name: folder / f"{name}.fits" for name in stackfiles.OF_FILE}
+    with stackfiles.Writer(paths, stackfiles.FILE_OF, len(made["SCI"]), canvas, 99) as writer:
+        writer.put(canvas, {name: made.get(name, made["SCI"]) for name in stackfiles.FILE_OF})
+    return paths
+
+
 @pytest.mark.parametrize("crop_coverage", [0, 0.8])
 @pytest.mark.parametrize("cosmetic", [False, True])
 def test_of_mosaic_in__gives_the_planes_as_if_all_were_held(tmp_path, cosmetic, crop_coverage):
@@ -84,10 +97,10 @@ def test_of_mosaic_in__gives_the_planes_as_if_all_were_held(tmp_path, cosmetic, 
     made["NIM"][:17] = 3
     made["SCI"][70, 50] += 5000
     made["WHT"] = np.random.default_rng(5).uniform(1, 2, (96, 96)).astype(np.float32)
-    with files.Writer(tmp_path / "a.fits", {}) as writer:
-        for name, values in made.items():
-            writer.append(name, values[None].astype(np.int32 if name in ("NIM", "REJ") else values.dtype))
-    plane, *facts = finishing.of_mosaic_in(tmp_path / "a.fits", canvas, None, cosmetic, crop_coverage)
+    plane, *facts = finishing.of_mosaic_in(written(tmp_path, made, canvas), canvas, None, cosmetic, crop_coverage)
+    if not cosmetic and not crop_coverage:
+        assert plane is None and facts == [canvas, None]
+        return
     expected, *others = finishing.of_mosaic(made, canvas, None, cosmetic, crop_coverage)
     assert facts == others and (facts[1] or 0) == (1 if cosmetic else 0)
     for name, values in expected.items():
@@ -103,11 +116,9 @@ def test_covered_box__says_that_nothing_is_covered():
 def test_of_colours_in__cleans_each_colour_and_leaves_the_rest_as_it_is(tmp_path, cosmetic):
     made = {name: np.stack([values, values + 1, values + 2]) for name, values in planes(size=96).items()}
     made["SCI"][1, 70, 50] += 5000
-    with files.Writer(tmp_path / "a.fits", {}) as writer:
-        for name, values in made.items():
-            writer.append(name, values.astype(np.int32 if name in ("NIM", "REJ") else values.dtype))
     canvas, box = (-40, 6, 48, 48), (-40, 10, 48, 40)
-    plane = finishing.of_colours_in(tmp_path / "a.fits", canvas, box, 2, cosmetic)
+    paths = written(tmp_path, made, (-80, 12, 96, 96))
+    plane = finishing.of_colours_in(paths, canvas, box, 2, cosmetic)
     inside = (..., slice(8, 88))
     changed = np.argwhere(plane("SCI") != made["SCI"][inside])
     assert changed.tolist() == ([[1, 70, 42]] if cosmetic else [])
@@ -115,3 +126,28 @@ def test_of_colours_in__cleans_each_colour_and_leaves_the_rest_as_it_is(tmp_path
     assert (plane("MASK")[1, 70, 42] & masks.REPLACED > 0) == cosmetic
     for name in set(made) - {"SCI", "EVEN", "ODD", "MASK"}:
         np.testing.assert_array_equal(plane(name), made[name][inside], err_msg=name)
+    assert (finishing.of_colours_in(paths, canvas, canvas, 2, cosmetic) is None) == (not cosmetic)
+
+
+@pytest.mark.parametrize("cosmetic", [False, True])
+@pytest.mark.parametrize("n_colours", [1, 3])
+def test_write__gives_a_product_the_pixels_of_the_stack_and_a_preview(tmp_path, n_colours, cosmetic):
+    made, canvas = planes(size=96), (-40, 6, 96, 96)
+    made |= {name: values.astype(np.int16) for name, values in made.items() if values.dtype == int}
+    made["SCI"][70, 50] += 5000
+    if n_colours == 3:
+        made = {name: np.stack([values, values + 1, values + 2]) for name, values in made.items()}
+    paths = written(tmp_path, made, canvas)
+    names = ("image", "even", "plain_mean")
+    out = {name: tmp_path / f"out_{name}" for name in (*names, "preview", "preview_full")}
+    plane = finishing.of_colours_in(paths, canvas, canvas, 1, cosmetic)
+    image = finishing.write({name: paths[name] for name in names}, plane, out, {"LATTY0": -40, "LATTX0": 6}, 1)
+    got = stackfiles.channel({name: out[name] for name in names}, n_colours - 1)
+    for name, values in made.items():
+        if name in got and not (cosmetic and name in ("SCI", "EVEN", "MASK")):
+            np.testing.assert_array_equal(got[name], values.reshape(-1, 96, 96)[-1], err_msg=name)
+    np.testing.assert_array_equal(image.reshape(-1, 96, 96)[-1], got["SCI"])
+    assert (got["SCI"][70, 50] < 2000) == cosmetic
+    assert all(os.path.samefile(out[name], paths[name]) != cosmetic for name in names)
+    assert [fits.getheader(out["image"])[key] for key in ("LATTY0", "LATTX0")] == [-40, 6]
+    assert matplotlib.image.imread(out["preview"]).shape[:2] == (96, 96)

@@ -114,7 +114,7 @@ def test_weighted__follows_a_cloud_over_a_quarter_and_drops_a_variable_star():
     variable = np.flatnonzero((x > 600) & (y > 600))[:3]
     deviation[variable] += 0.8
     rows, columns = np.array([150.0, 250.0, 800.0]), np.array([150.0, 250.0, 800.0])
-    near = np.exp(-((rows[:, None, None] - y) ** 2 + (columns[None, :, None] - x) ** 2) / (2 * 96**2))
+    near = [np.exp(-((centres[:, None] - at) ** 2) / (2 * 96**2)) for centres, at in ((rows, y), (columns, x))]
     good = np.ones(len(x), bool)
     mean, error = local._weighted(near, x, y, 96.0, deviation, np.full(len(x), 0.02**2), good)
     np.testing.assert_allclose(mean[:2, :2], -0.3, atol=0.03)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from tilestack import colours, combination, files, masks, splitsums, sums, synthetic
+from tilestack import colours, combination, files, masks, splitsums, stackfiles, sums, synthetic
 from tilestack.kernels import coadd, drizzle
 from tilestack.kernels import combination as kernel
 
@@ -97,18 +97,23 @@ def direct(folder, sessions):
     with contextlib.ExitStack() as stack:
         opened = [[sums.Sums(stack.enter_context(files.opened(p))) for _, p in s["sums"]] for s in sessions]
         planes = sums.planes_of(*sums.add_sessions(opened, CANVAS, SETTINGS["put_back_share"]))
-    with files.Writer(folder / "direct.fits", {}) as writer:
-        sums.Planes(writer, sums.PLANES, 1, CANVAS, most=99).put(CANVAS, planes)
+    with stackfiles.Writer(stack_in(folder / "direct"), stackfiles.FILE_OF, 1, CANVAS, most=99) as writer:
+        writer.put(CANVAS, planes)
     return planes
+
+
+def stack_in(folder):
+    """Files of a stack in a folder, which is made."""
+    folder.mkdir(exist_ok=True)
+    return {name: folder / f"{name}.fits" for name in stackfiles.OF_FILE}
 
 
 def combined(folder, sessions, factor=None, **changes):
     factor = np.ones(4) if factor is None else np.asarray(factor, float)
     ratio = combination.mosaic(
-        folder / "made.fits", sessions, folder / "direct.fits", CANVAS, factor, {**SETTINGS, **changes}, 1
+        stack_in(folder / "made"), sessions, stack_in(folder / "direct"), CANVAS, factor, {**SETTINGS, **changes}, 1
     )
-    with files.opened(folder / "made.fits") as hdus:
-        return {hdu.name: files.native(hdu.data) for hdu in hdus[1:]}, ratio
+    return {name: plane[None] for name, plane in stackfiles.channel(stack_in(folder / "made")).items()}, ratio
 
 
 def test_combination__is_the_direct_mean_of_all_frames(tmp_path):
@@ -116,7 +121,8 @@ def test_combination__is_the_direct_mean_of_all_frames(tmp_path):
     expected = direct(tmp_path, sessions)
     made, ratio = combined(tmp_path, sessions)
     assert ratio == pytest.approx(1, abs=1e-6)
-    for name in sums.PLANES:
+    assert set(made) == set(combination.PLANES)
+    for name in made:
         limit = 1e-6 if name != "SPLIT" else 1e-4
         np.testing.assert_allclose(made[name], expected[name], rtol=limit, atol=limit, err_msg=name)
     mask = expected["MASK"]
@@ -153,19 +159,17 @@ def test_sums__of_all_clusters_are_those_of_the_batch(tmp_path):
 def test_combination__of_drizzled_colours_is_the_direct_mean_too(tmp_path):
     sessions = night(tmp_path, drizzled=True, channels=3)
     paths = paths_with_headers([[path for _, path in session["sums"]] for session in sessions])
-    told = colours.add_up(paths, tmp_path / "direct.fits", CANVAS, "GRBG", SETTINGS["put_back_share"])
-    combination.drizzled(
-        tmp_path / "made.fits", sessions, tmp_path / "direct.fits", CANVAS, np.ones(4), SETTINGS, "GRBG"
-    )
-    with files.opened(tmp_path / "made.fits") as made, files.opened(tmp_path / "direct.fits") as expected:
-        for name in colours.PLANES:
+    direct, made, means = (stack_in(tmp_path / name) for name in ("direct", "made", "means"))
+    told = colours.add_up(paths, direct, CANVAS, "GRBG", SETTINGS["put_back_share"])
+    combination.drizzled(made, sessions, CANVAS, np.ones(4), SETTINGS, "GRBG")
+    assert colours.add_up(paths, means, CANVAS, "GRBG", SETTINGS["put_back_share"], means_only=True) == told
+    for c in range(3):
+        expected, found, mean = (stackfiles.channel(stack, c) for stack in (direct, made, means))
+        assert set(expected) == set(colours.PLANES) == {*found, "MEAN"} and list(mean) == ["MEAN"]
+        for name in found:
             limit = 1e-6 if name != "SPLIT" else 1e-4
-            np.testing.assert_allclose(made[name].data, expected[name].data, rtol=limit, atol=limit, err_msg=name)
-    how = paths, tmp_path / "means.fits", CANVAS, "GRBG", SETTINGS["put_back_share"]
-    assert colours.add_up(*how, means_only=True) == told
-    with files.opened(tmp_path / "means.fits") as means, files.opened(tmp_path / "direct.fits") as expected:
-        assert [hdu.name for hdu in means[1:]] == ["MEAN"]
-        np.testing.assert_array_equal(means["MEAN"].data, expected["MEAN"].data)
+            np.testing.assert_allclose(found[name], expected[name], rtol=limit, atol=limit, err_msg=name)
+        np.testing.assert_array_equal(mean["MEAN"], expected["MEAN"])
 
 
 @pytest.mark.parametrize("method", ["weighted", "rej"])
@@ -173,20 +177,20 @@ def test_combination__of_drizzled_colours_is_the_direct_mean_too(tmp_path):
 def test_combination__does_not_depend_on_its_bands(tmp_path, monkeypatch, drizzled, method):
     sessions = night(tmp_path, drizzled, levels=(100.0, 110.0, 160.0))
     settings = {**SETTINGS, "method": method}
-    paths = [[path for _, path in session["sums"]] for session in sessions]
     if drizzled:
-        colours.add_up(paths_with_headers(paths), tmp_path / "direct.fits", CANVAS, None, SETTINGS["put_back_share"])
+        paths_with_headers([[path for _, path in session["sums"]] for session in sessions])
     else:
         direct(tmp_path, sessions)
     made = []
     for rows, n_bytes in ((64, 64e6), (4, 1)):
         monkeypatch.setattr(combination, "BAND_ROWS", rows)
         monkeypatch.setattr(synthetic, "BAND_BYTES", n_bytes)
-        how = sessions, tmp_path / "direct.fits", CANVAS, np.ones(4), settings
-        combine, last = (combination.drizzled, None) if drizzled else (combination.mosaic, 1)
-        combine(tmp_path / f"{rows}.fits", *how, last)
-        with files.opened(tmp_path / f"{rows}.fits") as hdus:
-            made.append({hdu.name: files.native(hdu.data) for hdu in hdus[1:]})
+        out, how = stack_in(tmp_path / str(rows)), (CANVAS, np.ones(4), settings)
+        if drizzled:
+            combination.drizzled(out, sessions, *how, None)
+        else:
+            combination.mosaic(out, sessions, stack_in(tmp_path / "direct"), *how, 1)
+        made.append(stackfiles.channel(out))
     for name, plane in made[0].items():
         np.testing.assert_array_equal(plane, made[1][name], err_msg=name)
 

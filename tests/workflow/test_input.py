@@ -108,7 +108,7 @@ def test_run__takes_lights_without_any_header(tmp_path):
     work.stack("--config", "run_id=full", "input=full")
     bare, full = tmp_path / "runs/bare", tmp_path / "runs/full"
     assert record(bare, "registration")["summary"]["matched"] == 10
-    header = fits.getheader(bare / "outputs/unsolved/stacked.fits")
+    header = fits.getheader(bare / "outputs/unsolved/stacked_header.fits")
     assert (header["EXPTIME"], header["FILTER"], header["BAYERPAT"]) == (10, "IRCUT", "GRBG")
     one, other = (fits.getdata(run / "outputs/unsolved/stacked_rgb.fits") for run in (bare, full))
     assert record(bare, "registration")["reference"][:10] == record(full, "registration")["reference"][:10]
