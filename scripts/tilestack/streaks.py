@@ -44,7 +44,7 @@ def strips(y, x, box):
         if len(points) < FEWEST_BINS or failed > MOST_FAILED:
             break
         # Two pixels of a wide trail side by side say no more than one.
-        voters = np.unique(np.floor(points / STEP_PX), axis=0) * STEP_PX
+        voters = _distinct(np.floor(points / STEP_PX).astype(np.int64)) * STEP_PX
         voters = voters[:: -(-len(voters) // MOST_VOTERS)]
         normal, offset = _refined(points, *_peak(voters, radius))
         if normal is None:
@@ -64,7 +64,15 @@ def strips(y, x, box):
         points = points[np.abs(across) > half_width + NEAR_PX]
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    return tuple(np.unique(np.concatenate(found, axis=1), axis=1))
+    return tuple(_distinct(np.concatenate(found, axis=1).T).T)
+
+
+def _distinct(places):
+    """Rows of whole numbers (n, 2), each once, sorted: as ``numpy.unique`` by rows, which sorts records."""
+    low, high = places.min(0), places.max(0)
+    width = high[1] - low[1] + 1
+    keys = np.unique((places[:, 0] - low[0]) * width + (places[:, 1] - low[1]))
+    return np.column_stack(np.divmod(keys, width)) + low
 
 
 def _filled(place, across):

@@ -161,3 +161,8 @@ def test_strips__none_in_a_cloud_of_rejects(n, sigma):
         y, x = (np.rint(rng.normal(middle, sigma, n)).astype(int) for middle in (BOX[0] + 600, BOX[1] + 850))
         inside = (abs(y - BOX[0] - 600) < 600) & (abs(x - BOX[1] - 850) < 850)
         assert not len(streaks.strips(y[inside], x[inside], BOX)[0])
+
+
+def test_distinct__rows_are_those_of_numpy_unique():
+    places = np.random.default_rng(5).integers(-30, 40, (4000, 2))
+    np.testing.assert_array_equal(streaks._distinct(places), np.unique(places, axis=0))
