@@ -30,8 +30,6 @@ RESULT_CONFIG = {key: item for key, item in config.items() if key not in ("input
 # What reaches the stack.
 LATER = ("debayer", "astrometry", "catalogue", "bge", "pcc", "validation", "output")
 MADE_BY = {key: item for key, item in RESULT_CONFIG.items() if key not in LATER}
-# Files of the stack that is used.
-HALVES = ["image", "even", "odd"]
 
 
 rule stacking:

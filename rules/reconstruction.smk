@@ -1,20 +1,5 @@
 # Phase 9. Partial sums of a batch never change; a new night adds its own and one addition.
 REJECTION = {key: item for key, item in config["tile_reconstruction"].items() if key != "put_back_share"}
-# Files of a stack (tilestack/stackfiles.py); means that know no clusters are those of the reconstruction.
-SYNTHETIC_STACK = ["image", "even", "odd", "split"]
-RECONSTRUCTION_RGB = [*SYNTHETIC_STACK, "plain_mean"]
-RECONSTRUCTION = [*RECONSTRUCTION_RGB, "inverse_variance"]
-
-
-def stack_files(folder, names, key="{}"):
-    """Paths of the files of a stack, by keys made of their names."""
-    return {key.format(name): f"{folder}/{name}.fits" for name in names}
-
-
-def passed_on(folder, names, key):
-    """The same as input of a rule that gives them second names: with each they become as new as its other output, so
-    their time says nothing. Whether they were made again says the record of the rule that makes them."""
-    return {name: ancient(path) for name, path in stack_files(folder, names, key).items()}
 
 
 rule colour_template:
