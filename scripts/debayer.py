@@ -23,9 +23,7 @@ def debayer(paths, out, *, method, cosmetic, n_processes=1):
         cards, history, table = products.read_header(paths["header"])
         cards.pop("BAYERPAT", None)
         if method == "drizzle":
-            source = "synthetic" if stack["source"] == "synthetic" else "direct"
-            ours = {name: paths[f"{source}_{name}"] for name in ("image", "even", "odd")}
-            ours["plain_mean"] = paths["direct_plain_mean"]  # which knows no clusters
+            ours = stackfiles.used(paths, stack["source"])
             whole = (reconstruction["canvas"], stack["crop"])
             plane = finishing.of_colours_in(ours, *whole, drizzled["scale"], cosmetic)
             cards = debayering.cards_of_drops(cards, drizzled)

@@ -1,9 +1,6 @@
 """The final linear image, with its planes, its inputs, and how close it is to the best."""
 
-from tilestack import efficiency, finishing, job, products, records
-
-# Files of the stack that is used, and those that know no clusters, so are always of the reconstruction.
-OWN, COMMON = ("image", "even", "odd"), ("plain_mean", "inverse_variance")
+from tilestack import efficiency, finishing, job, products, records, stackfiles
 
 
 def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage, n_processes=1):
@@ -13,8 +10,7 @@ def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage, n_proc
     keys = ("reconstruction", "scan", "registration", "global_metrics", "channels", "reference", "gain")
     read = {key: records.read(paths[key]) for key in (*keys, "synthetic_record")}
     made = read["synthetic_record"]
-    source = "synthetic" if made["source"] == "synthetic" else "direct"
-    ours = {name: paths[f"{source}_{name}"] for name in OWN} | {name: paths[f"direct_{name}"] for name in COMMON}
+    ours = stackfiles.used(paths, made["source"])
     canvas, pattern = read["reconstruction"]["canvas"], read["channels"]["bayer_pattern"]
     plane, box, replaced = finishing.of_mosaic_in(ours, canvas, pattern, cosmetic, crop_coverage)
     used = [frame for frame in read["registration"]["frames"] if frame["transform"] is not None]

@@ -166,6 +166,9 @@ def write(paths, plane, out, cards, n_processes):
         As in ``products.write_all``.
     """
     if plane is None:
+        for path in paths.values():
+            with files.opened(path) as hdus:
+                len(hdus)  # looks at all headers: a damaged file is found where it can be made again
         stackfiles.passed_on(paths, {name: out[name] for name in paths})
         image = stackfiles.loaded(paths, "SCI")
         preview.write(out["preview"], image, flip=products.bottom_up(cards), full=out["preview_full"])

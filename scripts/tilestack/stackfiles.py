@@ -87,6 +87,14 @@ def of_end(paths, end=""):
     return {name: paths[name + end] for name in OF_FILE if name + end in paths}
 
 
+def used(paths, source):
+    """Files of the stack that a product is made of, out of direct_... and synthetic_...: `source` as of
+    ``splitsums.stack_source``. Means know no clusters, so there is no synthetic form of them."""
+    start = "synthetic" if source == "synthetic" else "direct"
+    direct = {name: paths[f"direct_{name}"] for name in OF_FILE if f"direct_{name}" in paths}
+    return {name: paths.get(f"{start}_{name}", path) for name, path in direct.items()}
+
+
 @contextlib.contextmanager
 def opened(paths, plane):
     """The HDU of a plane."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from hypothesis.extra.numpy import arrays
 
-from tilestack import finishing, job, masks, stackfiles
+from tilestack import finishing, job, masks, records, stackfiles
 
 MONO = np.zeros((2, 2), np.int64)
 
@@ -151,3 +151,12 @@ def test_write__gives_a_product_the_pixels_of_the_stack_and_a_preview(tmp_path, 
     assert all(os.path.samefile(out[name], paths[name]) != cosmetic for name in names)
     assert [fits.getheader(out["image"])[key] for key in ("LATTY0", "LATTX0")] == [-40, 6]
     assert matplotlib.image.imread(out["preview"]).shape[:2] == (96, 96)
+
+
+def test_write__does_not_pass_on_a_file_that_ends_too_early(tmp_path):
+    paths = written(tmp_path, planes(size=96), (-40, 6, 96, 96))
+    paths["image"].write_bytes(paths["image"].read_bytes()[: -4 * 96])
+    out = {name: tmp_path / f"out_{name}" for name in ("image", "preview", "preview_full")}
+    with pytest.raises(records.DamagedFile, match="image.fits"):
+        finishing.write({"image": paths["image"]}, None, out, {}, 1)
+    assert not any(path.exists() for path in out.values())

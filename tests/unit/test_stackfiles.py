@@ -73,6 +73,14 @@ def test_of_end__parts_the_files_of_a_rule_by_stack():
     assert stackfiles.of_end(paths, "_rgb") == {"image": "b", "even": "c"}
 
 
+def test_used__takes_the_means_of_the_reconstruction():
+    paths = {f"direct_{name}": f"d {name}" for name in ("image", "even", "odd", "plain_mean")}
+    paths |= {f"synthetic_{name}": f"s {name}" for name in ("image", "even", "odd")} | {"image": "x"}
+    direct = {"image": "d image", "even": "d even", "odd": "d odd", "plain_mean": "d plain_mean"}
+    assert stackfiles.used(paths, "reconstruction") == direct and next(iter(direct)) == "image"
+    assert stackfiles.used(paths, "synthetic") == direct | {name: f"s {name}" for name in ("image", "even", "odd")}
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_passed_on__gives_second_names_as_new_as_one_another(links, tmp_path, monkeypatch):
     def without_links(path, to):
