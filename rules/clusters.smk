@@ -105,13 +105,13 @@ rule synthetic_stack:
         frames="<run>/artifacts/synthetic_frames.json",
         channels="<run>/artifacts/channel_split.json",
         clusters=of_sessions("<run>/work/state_clustering/{session}.json"),
-        synthetic=of_sessions("<run>/work/synthetic/{session}.fits"),
+        flat=of_run("<run>/work/flat/{session}/{batch}.fits"),
         sums=of_run("<run>/work/sums/{session}/{batch}.fits"),
         flat_drizzled=of_run("<run>/work/flat_drizzled/{session}/{batch}.fits"),
         drizzled_sums=of_run("<run>/work/drizzled/{session}/{batch}.fits"),
     output:
-        **stack_files("<run>/work/synthetic_stack", SYNTHETIC_STACK),
-        **stack_files("<run>/work/synthetic_stack_rgb", SYNTHETIC_STACK, "{}_rgb"),
+        **stack_files("<run>/work/synthetic_stack", HALVES),
+        **stack_files("<run>/work/synthetic_stack_rgb", HALVES, "{}_rgb"),
         record="<run>/work/synthetic_stack.json",
     log:
         text="<run>/logs/synthetic_stack.log",
@@ -125,6 +125,7 @@ rule synthetic_stack:
         mem_mb=memory(1500),
     params:
         n_batches=N_BATCHES,
+        by_cluster=lambda wildcards: by_cluster(SESSIONS),
         stacking={
             key: config["stacking"][key]
             for key in ("source", "method", "cluster_quality_kappa", "cluster_quality_cap")

@@ -4,10 +4,8 @@
 rule efficiency:
     """Measure what the stack makes of known light, against the best that its frames allow."""
     input:
-        reconstruction=stack_files("<run>/work/reconstruction", RECONSTRUCTION).values(),
-        reconstruction_rgb=stack_files("<run>/work/reconstruction_rgb", RECONSTRUCTION_RGB).values(),
-        synthetic=stack_files("<run>/work/synthetic_stack", SYNTHETIC_STACK).values(),
-        synthetic_rgb=stack_files("<run>/work/synthetic_stack_rgb", SYNTHETIC_STACK).values(),
+        sums=of_run("<run>/work/sums/{session}/{batch}.fits"),
+        drizzled=of_run("<run>/work/drizzled/{session}/{batch}.fits"),
         synthetic_record="<run>/work/synthetic_stack.json",
         debayer="<run>/artifacts/debayer.json",
         overlap="<run>/artifacts/common_overlap.json",

@@ -192,6 +192,19 @@ def grouping(session):
     }
 
 
+def by_cluster(sessions):
+    """Whether the stack takes clusters, those of some of these sessions, otherwise than their frames are added up.
+
+    By default it does not: the mean of clusters by their weights is the mean of all frames, so colours need no sums by
+    cluster. Sessions that are one frame each are combined only where a key asks for it.
+    """
+    stacking = config["stacking"]
+    summed = stacking["method"] == "weighted" and stacking["cluster_quality_kappa"] == 0
+    if stacking["source"] == "reconstruction" or summed and config["synthetic"]["weighting"] == "tile_weighted":
+        return False
+    return stacking["source"] == "synthetic" or any(not isinstance(grouping(session), str) for session in sessions)
+
+
 @functools.cache
 def light_mb():
     """Size of the first light that is there, unpacked; of the demonstration's where none is."""

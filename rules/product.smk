@@ -81,6 +81,7 @@ rule debayer:
         **passed_on("<run>/work/reconstruction_rgb", [*HALVES, "plain_mean"], "direct_{}"),
         **passed_on("<run>/work/synthetic_stack_rgb", HALVES, "synthetic_{}"),
         **passed_on("<run>/outputs/unsolved/planes", ["even", "odd", "plain_mean"], "{}"),
+        synthetic_record="<run>/work/synthetic_stack.json",
         header=ancient("<run>/outputs/unsolved/stacked_header.fits"),
         image=ancient("<run>/outputs/unsolved/stacked.fits"),
         stacking="<run>/artifacts/stacking.json",

@@ -68,6 +68,7 @@ rule reconstruct_batch:
         lights=lights,
         drizzle=config["drizzle"],
         cosmetic=config["prewarp"]["cosmetic"],
+        by_cluster=lambda wildcards: by_cluster([wildcards.session]),
         code=code("reconstruct_batch.py"),
     script:
         "../scripts/reconstruct_batch.py"
@@ -103,6 +104,7 @@ rule tile_reconstruction:
         n_batches=N_BATCHES,
         put_back_share=config["tile_reconstruction"]["put_back_share"],
         source=config["stacking"]["source"],
+        by_cluster=lambda wildcards: by_cluster(SESSIONS),
         code=code("tile_reconstruction.py"),
     script:
         "../scripts/tile_reconstruction.py"

@@ -70,6 +70,7 @@ rule scan_input:
         drizzle=config["drizzle"],
         split_sessions=lambda wildcards: sum(not isinstance(grouping(session), str) for session in SESSIONS),
         flat_weights=config["synthetic"]["weighting"] == "global",
+        by_cluster=lambda wildcards: by_cluster(SESSIONS),
         run_folder=lambda wildcards: RUN,
         code=code("scan_input.py"),
     script:

@@ -5,8 +5,7 @@ import types
 from snakemake.dag import DAG
 
 HALVES = ["image", "even", "odd"]
-SYNTHETIC_STACK = [*HALVES, "split"]
-RECONSTRUCTION_RGB = [*SYNTHETIC_STACK, "plain_mean"]
+RECONSTRUCTION_RGB = [*HALVES, "plain_mean"]
 RECONSTRUCTION = [*RECONSTRUCTION_RGB, "inverse_variance"]
 
 

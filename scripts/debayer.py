@@ -9,8 +9,8 @@ DROP = ("kernel", "pixfrac", "scale", "r_factor")
 
 def debayer(paths, out, *, method, cosmetic, n_processes=1):
     """paths: header, image, preview, preview_full and the comparison images of STACKING; direct_... and synthetic_...,
-    files of both stacks of drizzled colours; stacking, reconstruction, channels; out: record, and of the colours what
-    STACKING has."""
+    files of both stacks of drizzled colours; synthetic_record, stacking, reconstruction, channels; out: record, and of
+    the colours what STACKING has."""
     pattern, stack = records.read(paths["channels"])["bayer_pattern"], records.read(paths["stacking"])
     reconstruction = records.read(paths["reconstruction"])
     drizzled = reconstruction["drizzled"]
@@ -23,7 +23,7 @@ def debayer(paths, out, *, method, cosmetic, n_processes=1):
         cards, history, table = products.read_header(paths["header"])
         cards.pop("BAYERPAT", None)
         if method == "drizzle":
-            ours = stackfiles.used(paths, stack["source"])
+            ours = stackfiles.used(paths, records.read(paths["synthetic_record"])["combined"])
             whole = (reconstruction["canvas"], stack["crop"])
             plane = finishing.of_colours_in(ours, *whole, drizzled["scale"], cosmetic)
             cards = debayering.cards_of_drops(cards, drizzled)

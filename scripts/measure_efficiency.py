@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from efficiency import injection, measure
-from efficiency.restack import Run, planes, restack
+from efficiency.restack import Run, as_it_is, planes, restack
 
 from tilestack import bayer, debayering, job, records
 from tilestack.records import rounded
@@ -15,29 +15,8 @@ def measure_efficiency(run_folder, record_path, *, n_threads=1):
     run = Run(run_folder, n_threads)
     pattern = run.record("artifacts/channel_split.json")["bayer_pattern"]
     channels = run.record("artifacts/channel_split.json")["channels"]
-    y0, x0 = run.record("artifacts/common_overlap.json")["canvas"][:2]
-    base = planes(run.folder / "work" / run.stack)
-    kind, xy = injection.places(np.isfinite(base["SCI"]))
-    on_lattice = xy + [x0, y0]
-    cells = {
-        session: bayer.channel_cell(run.record(f"work/registration/{session}.json")["bayer_pattern"])
-        for session in run.sessions
-    }
-    added = injection.Added(injection.Fitted(run, kind, on_lattice), kind, on_lattice, cells)
-    product = run.record("artifacts/debayer.json")
-    drizzled, scale = product["method"] == "drizzle", product.get("scale", 1)
     with tempfile.TemporaryDirectory(dir=run.folder / "work") as folder:
-        injected = restack(run, folder, added=added)
-        if drizzled:
-            stacks = run.folder / f"work/{run.stack}_rgb", Path(folder, f"{run.stack}_rgb")
-            pairs = [[planes(stack, c) for stack in stacks] for c in range(len(channels))]
-        else:
-            pairs = list(zip(colours(base, pattern), colours(injected, pattern), strict=True))
-    on_product = (xy + 0.5) * scale - 0.5
-    found = [
-        {"channel": name, **figures(*pair, kind, on_product, added.ceiling[:, k], scale)}
-        for k, (name, pair) in enumerate(zip(channels, pairs, strict=True))
-    ]
+        found = measured(run, Path(folder), pattern, channels)
     formula = run.record("artifacts/stacking.json")
     records.write(
         record_path,
@@ -47,6 +26,32 @@ def measure_efficiency(run_folder, record_path, *, n_threads=1):
             "formula": {key: formula[key] for key in ("eta_pt", "eta_sb")},
         },
     )
+
+
+def measured(run, folder, pattern, channels):
+    """Figures of each channel, from the stack as it is and that with known light, which are made in a folder."""
+    y0, x0 = run.record("artifacts/common_overlap.json")["canvas"][:2]
+    base = as_it_is(run, folder / "base")
+    kind, xy = injection.places(np.isfinite(base["SCI"]))
+    on_lattice = xy + [x0, y0]
+    cells = {
+        session: bayer.channel_cell(run.record(f"work/registration/{session}.json")["bayer_pattern"])
+        for session in run.sessions
+    }
+    added = injection.Added(injection.Fitted(run, kind, on_lattice), kind, on_lattice, cells)
+    product = run.record("artifacts/debayer.json")
+    drizzled, scale = product["method"] == "drizzle", product.get("scale", 1)
+    injected = restack(run, folder / "injected", added=added)
+    if drizzled:
+        stacks = [folder / name / f"{run.stack}_rgb" for name in ("base", "injected")]
+        pairs = [[planes(stack, c) for stack in stacks] for c in range(len(channels))]
+    else:
+        pairs = list(zip(colours(base, pattern), colours(injected, pattern), strict=True))
+    on_product = (xy + 0.5) * scale - 0.5
+    return [
+        {"channel": name, **figures(*pair, kind, on_product, added.ceiling[:, k], scale)}
+        for k, (name, pair) in enumerate(zip(channels, pairs, strict=True))
+    ]
 
 
 def colours(stack, pattern):

@@ -8,10 +8,10 @@ from tilestack import drizzling, files, job, rawpixels, reconstruction, records,
 from tilestack.kernels import coadd
 
 
-def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic, n_threads=1):
+def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic, by_cluster, n_threads=1):
     """paths: image, record, fields, weights, normalization, grid, channels, registration, layers, layer_record (the
     last layer's), colour_layers, clusters; out: sums, drizzled, record, and both sums with flat weights: flat,
-    flat_drizzled."""
+    flat_drizzled. Colours have their sums by cluster only with by_cluster."""
     keys = ("record", "weights", "normalization", "grid", "channels", "registration", "layer_record", "clusters")
     read = {key: records.read(paths[key]) for key in keys}
     names = [entry["file"] for entry in read["record"]["frames"]]
@@ -40,6 +40,7 @@ def reconstruct_batch(paths, out, *, folder, batch, options, drizzle, cosmetic, 
         frames = drizzling.Batch(
             raw, read["record"]["frames"], read["registration"], fields, tiles, stride, known, options, n_threads
         )
+        split = split if by_cluster else splitsums.whole(names)
         raw_rejected = drizzling.write_sums(
             out["drizzled"], out["flat_drizzled"], frames, drizzling.drop_of(drizzle), exposure, split
         )
@@ -79,5 +80,6 @@ if __name__ == "__main__":
             options=dict(params.options),
             drizzle=params.drizzle,
             cosmetic=params.cosmetic,
+            by_cluster=params.by_cluster,
             n_threads=snakemake.threads,
         )

@@ -10,16 +10,19 @@ from tilestack import job, records, selection
 KEPT = ("shape", "colour_mode", "bayer_pattern", "saturation_adu")
 
 
-def scan_input(facts_paths, out, *, plan, scan, assumptions, drizzle, split_sessions, flat_weights, run_folder):
+def scan_input(
+    facts_paths, out, *, plan, scan, assumptions, drizzle, split_sessions, flat_weights, by_cluster, run_folder
+):
     """facts_paths: by session id, the paths of its batches, in order; plan: by session id, its folder and filter;
-    split_sessions: how many may have their sums by cluster, with flat_weights too."""
+    split_sessions: how many may have their sums by cluster, with flat_weights too; of colours only with by_cluster."""
     facts = {s: [records.read(path)["files"] for path in paths] for s, paths in facts_paths.items()}
     sessions = [(s, [file for batch in batches for file in batch]) for s, batches in facts.items()]
     filters = {s: entry["filter"] for s, entry in plan.items()}
     decided = selection.decide(sessions, scan, assumptions["exposure_time_tolerance_percent"], filters)
     mode = selection.check(decided, assumptions)
     planes = 3 if next(iter(decided.values()))["colour_mode"] == "osc" else int(drizzle["mono"])
-    disk = check_disk(decided, facts, run_folder, planes * drizzle["scale"] ** 2, split_sessions, flat_weights)
+    sums = (planes * drizzle["scale"] ** 2, split_sessions, flat_weights, by_cluster)
+    disk = check_disk(decided, facts, run_folder, *sums)
     files = [
         {**{key: value for key, value in fact.items() if key != "error"}, **file, "session": s}
         for s, all_facts in sessions
@@ -86,5 +89,6 @@ if __name__ == "__main__":
             drizzle=snakemake.params.drizzle,
             split_sessions=snakemake.params.split_sessions,
             flat_weights=snakemake.params.flat_weights,
+            by_cluster=snakemake.params.by_cluster,
             run_folder=snakemake.params.run_folder,
         )

@@ -10,7 +10,7 @@ def stacking(paths, out, *, run_id, config_hash, cosmetic, crop_coverage, n_proc
     keys = ("reconstruction", "scan", "registration", "global_metrics", "channels", "reference", "gain")
     read = {key: records.read(paths[key]) for key in (*keys, "synthetic_record")}
     made = read["synthetic_record"]
-    ours = stackfiles.used(paths, made["source"])
+    ours = stackfiles.used(paths, made["combined"])
     canvas, pattern = read["reconstruction"]["canvas"], read["channels"]["bayer_pattern"]
     plane, box, replaced = finishing.of_mosaic_in(ours, canvas, pattern, cosmetic, crop_coverage)
     used = [frame for frame in read["registration"]["frames"] if frame["transform"] is not None]

@@ -5,15 +5,17 @@ import numpy as np
 from tilestack import combination, job, records, splitsums, stackfiles
 
 
-def synthetic_stack(paths, out, *, stacking, rejection, n_threads=1):
-    """paths: image and record of TILE_RECONSTRUCTION, frames (synthetic_frames), channels; by session clusters,
-    synthetic, and by session and batch sums, flat_drizzled, drizzled_sums; out: record, the files of the stack, and
-    those of the drizzled colours as ..._rgb."""
+def synthetic_stack(paths, out, *, stacking, rejection, by_cluster, n_threads=1):
+    """paths: image and record of TILE_RECONSTRUCTION, frames (synthetic_frames), channels; by session clusters, and by
+    session and batch flat, sums, flat_drizzled, drizzled_sums; out: record, the files of the stack, and those of the
+    drizzled colours as ..._rgb. Without by_cluster the stack of all synthetic frames is the reconstruction."""
     frames, record = records.read(paths["frames"]), records.read(paths["record"])
     read = [records.read(path) for path in paths["clusters"]]
     source = splitsums.stack_source(stacking["source"], read)
-    result = {"source": source, "method": None, "variance_ratio": None, "factors": []}
-    if source == "reconstruction":
+    combined = by_cluster and source == "synthetic"
+    method = stacking["method"] if source == "synthetic" else None
+    result = {"source": source, "method": method, "combined": combined, "variance_ratio": None, "factors": []}
+    if not combined:
         for end in ("", "_rgb"):
             stackfiles.empty(stackfiles.of_end(out, end))
     else:
@@ -25,12 +27,8 @@ def synthetic_stack(paths, out, *, stacking, rejection, n_threads=1):
         mosaics, colours = [], []
         for k, session in enumerate(read):
             names = [cluster["id"] for cluster in session["clusters"]]
-            # A session that is not split has no synthetic frames but its sums; of colours there are only sums.
-            written = paths["synthetic"][k] if session["split"] else None
-            sums = [(path, path) for path in paths["sums"][k]]
-            mosaics.append({"clusters": names, "written": written, "sums": sums})
-            sums = list(zip(paths["flat_drizzled"][k], paths["drizzled_sums"][k], strict=True))
-            colours.append({"clusters": names, "written": None, "sums": sums})
+            for to, flat, whole in ((mosaics, "flat", "sums"), (colours, "flat_drizzled", "drizzled_sums")):
+                to.append({"clusters": names, "sums": list(zip(paths[flat][k], paths[whole][k], strict=True))})
         step = 2 if pattern else 1
         result["variance_ratio"] = combination.mosaic(
             stackfiles.of_end(out), mosaics, paths, canvas, factor, settings, step, n_threads
@@ -39,7 +37,7 @@ def synthetic_stack(paths, out, *, stacking, rejection, n_threads=1):
         fine = tuple(n * scale for n in canvas)
         of_colours = stackfiles.of_end(out, "_rgb")
         combination.drizzled(of_colours, colours, fine, factor, settings, pattern, n_threads)
-        result |= {"method": stacking["method"], "factors": factor}
+        result["factors"] = factor
     records.write(out["record"], result)
 
 
@@ -53,13 +51,14 @@ if __name__ == "__main__":
     with job.started(snakemake):
         inputs, params = snakemake.input, snakemake.params
         paths = {key: inputs[key] for key in ("image", "record", "frames", "channels")}
-        paths |= {key: list(inputs[key]) for key in ("clusters", "synthetic")}
-        by_batch = ("sums", "flat_drizzled", "drizzled_sums")
+        paths["clusters"] = list(inputs["clusters"])
+        by_batch = ("flat", "sums", "flat_drizzled", "drizzled_sums")
         paths |= {key: by_session(inputs[key], params.n_batches) for key in by_batch}
         synthetic_stack(
             paths,
             dict(snakemake.output.items()),
             stacking=params.stacking,
             rejection=params.rejection,
+            by_cluster=params.by_cluster,
             n_threads=snakemake.threads,
         )

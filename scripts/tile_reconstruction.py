@@ -5,11 +5,11 @@ from tilestack import tiles as tile_means
 from tilestack.records import rounded
 
 
-def tile_reconstruction(paths, out, *, put_back_share, source, n_threads=1):
+def tile_reconstruction(paths, out, *, put_back_share, source, by_cluster, n_threads=1):
     """paths: sums and drizzled (lists by session), records (one a batch), weights, fields, clusters (one a session),
     overlap, grid, channels; out: record, the files of the stack, and those of the drizzled colours as ..._rgb.
-    `source` is ``stacking.source``: of a stack of synthetic frames the drizzled planes but the plain mean are
-    theirs."""
+    Where the stack is made of synthetic frames (``stacking.source``), and not as they are added up (by_cluster), the
+    drizzled planes but the plain mean are theirs."""
     overlap, grid = records.read(paths["overlap"]), records.read(paths["grid"])
     canvas = tuple(overlap["canvas"])
     tiles = tile_means.Means((*overlap["tiles"]["first"], *overlap["tiles"]["shape"]), grid["stride_px"], canvas)
@@ -18,7 +18,7 @@ def tile_reconstruction(paths, out, *, put_back_share, source, n_threads=1):
         tiles.add(band, planes)
     pattern = records.read(paths["channels"])["bayer_pattern"]
     source = splitsums.stack_source(source, [records.read(path) for path in paths["clusters"]])
-    how = {"means_only": source == "synthetic", "n_threads": n_threads}
+    how = {"means_only": by_cluster and source == "synthetic", "n_threads": n_threads}
     drizzled = colours.add_up(of_drops, stackfiles.of_end(out, "_rgb"), canvas, pattern, put_back_share, **how)
     per_tile = tiles.means()
     by_weights = tile_means.of_weights(paths["fields"], tiles.range)
@@ -72,5 +72,6 @@ if __name__ == "__main__":
             dict(snakemake.output.items()),
             put_back_share=snakemake.params.put_back_share,
             source=snakemake.params.source,
+            by_cluster=snakemake.params.by_cluster,
             n_threads=snakemake.threads,
         )

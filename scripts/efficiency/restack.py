@@ -7,7 +7,6 @@ from pathlib import Path
 import colour_template as colour_templates
 import numpy as np
 import reconstruct_batch as reconstruct
-import session_synthetic as synthetic
 import synthetic_stack as combination
 import template as templates
 import tile_reconstruction as reconstruction
@@ -15,6 +14,15 @@ import yaml
 from astropy.io import fits
 
 from tilestack import files, lights, prewarp, records, stackfiles
+
+# Sums of a batch, by the keys that RECONSTRUCT_BATCH has for them: where a run has them below work/.
+SUMS = {
+    "sums": "sums/{}.fits",
+    "drizzled": "drizzled/{}.fits",
+    "flat": "flat/{}.fits",
+    "flat_drizzled": "flat_drizzled/{}.fits",
+    "record": "sums/{}.json",
+}
 
 
 class Run:
@@ -35,9 +43,9 @@ class Run:
         self.sessions = {s["id"]: s for s in plan["sessions"] if s["listed"]}
         self.reference = self.record("work/reference.json")
         self.lattice = self.reference["lattice"]
-        # What its stack is made of: of the mosaic, and with _rgb behind it of the drizzled colours.
-        self.source = self.record("work/synthetic_stack.json")["source"]
-        self.stack = {"reconstruction": "reconstruction", "synthetic": "synthetic_stack"}[self.source]
+        self.combined = self.record("work/synthetic_stack.json")["combined"]
+        # Where its stack lies: of the mosaic, and with _rgb behind it of the drizzled colours.
+        self.stack = "synthetic_stack" if self.combined else "reconstruction"
 
     def record(self, path):
         return records.read(self.folder / path)
@@ -95,8 +103,7 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
     out.mkdir(parents=True)
     settings = {**run.config["tile_reconstruction"], **(options or {})}
     cosmetic = run.config["prewarp"]["cosmetic"]
-    layers, layer_records, colour_layers, made = [], [], [], {"sums": {}, "drizzled": {}, "records": []}
-    flat = {"flat": {}, "flat_drizzled": {}}
+    layers, layer_records, colour_layers, made = [], [], [], {}
     for session in run.sessions:
         folder = _lights(run, session, out, added)
         paths = _prewarped(run, session, out, folder, added, moved)
@@ -132,10 +139,10 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
         colour_layers.append(colour_layer)
         own |= {"layers": layers, "layer_record": layer_record, "colour_layers": colour_layers}
         own["fields"] = _fields(run, session, out, changed)
+        made[session] = {key: [] for key in SUMS}
         for batch, image, record in zip(run.batches(session), paths["images"], paths["records"], strict=True):
             end = f"_{session}_{batch}.fits"
-            sums = {key: out / f"{key}{end}" for key in ("sums", "drizzled", *flat)}
-            sums["record"] = out / f"sums{end}.json"
+            sums = {key: out / f"{key}{end}" for key in SUMS if key != "record"} | {"record": out / f"sums{end}.json"}
             reconstruct.reconstruct_batch(
                 {**own, "image": image, "record": record},
                 sums,
@@ -144,14 +151,47 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
                 options={key: item for key, item in settings.items() if key != "put_back_share"},
                 drizzle=run.config["drizzle"],
                 cosmetic=cosmetic,
+                by_cluster=run.combined,
                 n_threads=run.n_threads,
             )
-            for key, kept in ((key, made if key in made else flat) for key in sums if key != "record"):
-                kept[key].setdefault(session, []).append(sums[key])
-            made["records"].append(sums["record"])
+            for key, path in sums.items():
+                made[session][key].append(path)
+    return _added_up(run, out, made, settings)
+
+
+def as_it_is(run, out):
+    """The stack of a run from its own sums: all planes, those that it does not keep too.
+
+    Parameters
+    ----------
+    run : Run
+    out : path
+        New folder for what is made; deleted first.
+
+    Returns
+    -------
+    dict
+        As of ``restack``.
+    """
+    out = Path(out)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    made = {
+        session: {
+            key: [run.folder / "work" / place.format(f"{session}/{batch}") for batch in run.batches(session)]
+            for key, place in SUMS.items()
+        }
+        for session in run.sessions
+    }
+    return _added_up(run, out, made, run.config["tile_reconstruction"])
+
+
+def _added_up(run, out, made, settings):
+    """Planes of the stack that sums add up to: by session and key of SUMS, the paths of its batches."""
     reconstruction.tile_reconstruction(
         {
-            **made,
+            "records": [path for sums in made.values() for path in sums["record"]],
+            **{key: {session: sums[key] for session, sums in made.items()} for key in ("sums", "drizzled")},
             "fields": [run.folder / f"work/weights/{session}.fits" for session in run.sessions],
             "weights": [run.folder / f"work/weights/{session}.json" for session in run.sessions],
             "clusters": [run.folder / f"work/state_clustering/{session}.json" for session in run.sessions],
@@ -161,41 +201,31 @@ def restack(run, out, *, added=None, moved=None, changed=None, halves=None, opti
         },
         {"record": out / "reconstruction.json", **_stack_files(out / "reconstruction")},
         put_back_share=settings["put_back_share"],
-        source=run.source,
+        source=run.config["stacking"]["source"],
+        by_cluster=run.combined,
         n_threads=run.n_threads,
     )
-    if run.source == "synthetic":
-        _combine(run, out, made, flat, settings)
+    if run.combined:
+        _combine(run, out, made.values(), settings)
     return planes(out / run.stack)
 
 
-def _combine(run, out, made, flat, settings):
-    """Synthetic frames of the sessions, and the stack that they make."""
-    paths = {"clusters": [], "synthetic": []}
-    for session in run.sessions:
-        record, written = run.folder / f"work/state_clustering/{session}.json", out / f"synthetic_{session}.fits"
-        synthetic.session_synthetic(
-            {"record": record, "flat": flat["flat"][session], "sums": made["sums"][session]},
-            {"image": written, "record": out / f"synthetic_{session}.json"},
-            put_back_share=settings["put_back_share"],
-            n_threads=run.n_threads,
-        )
-        paths["clusters"].append(record)
-        paths["synthetic"].append(written)
+def _combine(run, out, sums, settings):
+    """The stack that the synthetic frames of the sessions make."""
     combination.synthetic_stack(
         {
-            **paths,
+            "clusters": [run.folder / f"work/state_clustering/{session}.json" for session in run.sessions],
             "image": out / "reconstruction/image.fits",
             "record": out / "reconstruction.json",
             "frames": run.folder / "artifacts/synthetic_frames.json",
             "channels": run.folder / "artifacts/channel_split.json",
-            "sums": list(made["sums"].values()),
-            "flat_drizzled": list(flat["flat_drizzled"].values()),
-            "drizzled_sums": list(made["drizzled"].values()),
+            **{key: [of_session[key] for of_session in sums] for key in ("sums", "flat", "flat_drizzled")},
+            "drizzled_sums": [of_session["drizzled"] for of_session in sums],
         },
         {"record": out / "synthetic_stack.json", **_stack_files(out / run.stack)},
         stacking=run.config["stacking"],
         rejection={key: settings[key] for key in ("kappa", "range_tolerance", "put_back_share")},
+        by_cluster=True,
         n_threads=run.n_threads,
     )
 

@@ -96,7 +96,7 @@ def write_layer(path, batch, demosaiced, fwhm_px):
             bare = ~(weight > 0)
             image, variance = np.where(bare, median, image), np.where(bare, its_variance, variance)
             count = np.where(np.isfinite(median) & np.isfinite(image), template.FEWEST_FRAMES, 0)
-            return block, (image.astype(np.float32), variance.astype(np.float32), count.astype(np.int16))
+            return block, (image.astype(np.float32), variance.astype(np.float32), count.astype(np.uint8))
 
         for block, parts in threads.in_order(drizzled, drizzling.blocks_of(batch, DROP), batch.n_threads):
             for place, planes in zip(places, parts, strict=True):

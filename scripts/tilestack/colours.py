@@ -8,7 +8,8 @@ from tilestack import bayer, files, masks, stackfiles, threads
 from tilestack.kernels import drizzle, filling
 from tilestack.prewarped import bands
 from tilestack.records import rounded
-from tilestack.sums import Kind, Sums, add_sessions
+from tilestack.splitsums import Kind
+from tilestack.sums import Sums, add_sessions
 
 DRIZZLED = Kind(drizzle.SUMS, ("N",), ())
 # What the plain mean takes, and the weight that says what is thin.
@@ -113,7 +114,7 @@ def filled(sums, variance, weight, shared=None):
     return result, noise.reshape(variance.shape), thin
 
 
-def planes_of(sums, counts, ceiling, rejected, mask, density, drop):
+def planes_of(sums, counts, ceiling, rejected, mask, density, drop, names=PLANES):
     """Colour planes from the sums of ``sums.add_sessions``.
 
     Parameters
@@ -124,22 +125,24 @@ def planes_of(sums, counts, ceiling, rejected, mask, density, drop):
         Share of the raw pixels that have this colour.
     drop : (str, float, float)
         Kernel, size in output pixels and what the overlaps of a drop sum to.
+    names : collection of str
+        Planes that are wanted; others may be missing.
 
     Returns
     -------
     dict of str to (c, h, w) array
-        PLANES; NaN where there is no data within reach.
+        By the names of PLANES; NaN where there is no data within reach.
     """
     named = dict(zip(drizzle.SUMS, sums, strict=True))
-    names = ("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "Y", "A")
+    own = ("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "Y", "A")
     squares = np.stack([named["W2V_EVEN"], named["W2V_ODD"]])
-    made, (v_even, v_odd), w, mask = _made(named, names, squares, counts, mask, drop)
+    made, (v_even, v_odd), w, mask = _made(named, own, squares, counts, mask, drop)
     w_even, w_odd = made["W_EVEN"], made["W_ODD"]
     with np.errstate(invalid="ignore", divide="ignore"):
         even = made["WY_EVEN"] / np.where(w_even > 0, w_even, np.nan)
         odd = made["WY_ODD"] / np.where(w_odd > 0, w_odd, np.nan)
         variance = (v_even + v_odd) / w**2
-        return {
+        planes = {
             "SCI": (made["WY_EVEN"] + made["WY_ODD"]) / w,
             "VAR": variance,
             "WHT": np.nan_to_num(w),
@@ -150,10 +153,11 @@ def planes_of(sums, counts, ceiling, rejected, mask, density, drop):
             "MASK": mask,
             "EVEN": even,
             "ODD": odd,
-            # Difference of the halves with the variance of the whole: noise without the sky.
-            "SPLIT": (even - odd) * np.sqrt(variance / (v_even / w_even**2 + v_odd / w_odd**2)),
             "MEAN": _mean(made),
         }
+        if "SPLIT" in names:  # difference of the halves with the variance of the whole: noise without the sky
+            planes["SPLIT"] = (even - odd) * np.sqrt(variance / (v_even / w_even**2 + v_odd / w_odd**2))
+    return planes
 
 
 def mean_of(sums, counts, mask, drop):
@@ -270,7 +274,7 @@ def _write(out, sessions, canvas, pattern, put_back_share, drop, n_threads):
     density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
     means_only = sessions[0][0].kind is OF_MEAN
     most = most_drops([batch.header for batches in sessions for batch in batches])
-    written = ("MEAN",) if means_only else PLANES
+    written = ("MEAN",) if means_only else [name for name in PLANES if stackfiles.FILE_OF[name] in out]
     n_empty, filled_weight, weight = np.zeros((3, len(density)))
 
     def added(band):
@@ -279,7 +283,7 @@ def _write(out, sessions, canvas, pattern, put_back_share, drop, n_threads):
         if means_only:
             planes = mean_of(sums, counts, mask, drop)
         else:
-            planes = planes_of(sums, counts, ceiling, rejected, mask, density, drop)
+            planes = planes_of(sums, counts, ceiling, rejected, mask, density, drop, written)
         level = local_mean(planes["WHT"])[:, HALO:-HALO]
         planes = {name: values[:, HALO:-HALO] for name, values in planes.items()}
         return band, planes, weight_filled(planes["MASK"], level)

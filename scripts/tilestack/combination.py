@@ -138,18 +138,14 @@ class Source:
     ----------
     stack : contextlib.ExitStack
     sessions : list of dict
-        ``clusters`` (names); ``written`` (path of ``synthetic.write``), or None and ``sums``, of its batches the paths
-        of sums as ``synthetic.Session`` takes them.
+        ``clusters`` (names), and of its batches ``sums``, the paths as ``synthetic.Session`` takes them.
     kind : splitsums.Kind
     put_back_share : float
     """
 
     def __init__(self, stack, sessions, kind, put_back_share):
         read = [
-            synthetic.Written(stack, session["written"])
-            if session["written"]
-            else synthetic.Session(stack, session["sums"], session["clusters"], kind, put_back_share)
-            for session in sessions
+            synthetic.Session(stack, session["sums"], session["clusters"], kind, put_back_share) for session in sessions
         ]
         self.sessions = [(k, session) for k, session in enumerate(read) if session.n_channels]
         self.sizes = [len(session["clusters"]) for session in sessions]
@@ -242,13 +238,14 @@ def drizzled(out, sessions, canvas, factor, settings, pattern, n_threads=1):
         density = np.bincount(bayer.channel_cell(pattern).ravel()) / 4
         headers = [header for header in _headers(sessions) if header["NFRAMES"]]
         drop = colours.drop_of(headers)
-        writer = stackfiles.Writer(out, PLANES, source.n_channels, canvas, colours.most_drops(headers))
+        written = [name for name in PLANES if stackfiles.FILE_OF[name] in out]
+        writer = stackfiles.Writer(out, written, source.n_channels, canvas, colours.most_drops(headers))
         image = stack.enter_context(writer)
         how, rows = (drizzle.SUMS, factor, settings, 1), source.rows(canvas[3])
 
         def finished(part):
             band, (values, counts, *others) = part
-            made = colours.planes_of(values, counts[None], 0.0, *others, density, drop)
+            made = colours.planes_of(values, counts[None], 0.0, *others, density, drop, written)
             return band, {name: plane[:, colours.HALO : -colours.HALO] for name, plane in made.items()}
 
         added = _with_halo(canvas, lambda band: source.add(band, *how), rows, n_threads)

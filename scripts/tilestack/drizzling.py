@@ -311,7 +311,7 @@ def write_sums(path, flat_path, batch, drop, exposure_s, split):
         "RAWAREA": (area, "of a raw pixel on the lattice, mean"),
     }
     about = (splitsums.DRIZZLED, (kernel.SUMS, ("N",)), batch.n_channels, box)
-    with splitsums.Files(path, flat_path, cards, split, *about) as written:
+    with splitsums.Files(path, flat_path, cards, exposure_s, split, *about) as written:
         found = batch.outliers()
 
         def of_block(block):

@@ -14,6 +14,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
 
+from tilestack import files
 from tilestack.job import Stop
 from tilestack.kernels import scan
 
@@ -85,7 +86,7 @@ def read(path, content=None):
     FileNotFoundError
         If there is no such file: that is an error of the run, not of the light.
     """
-    try:
+    with _damage_told(path):
         content = _unpacked(as_stored(path) if content is None else content, path)
         if content[:6] != b"SIMPLE":
             raise BadLight("not_fits", f"{path} does not begin as a FITS file, got {content[:10]!r}")
@@ -96,6 +97,13 @@ def read(path, content=None):
             warnings.filterwarnings("error", message="File may have been truncated")
             with fits.open(BytesIO(content)) as hdus:
                 return _first_image(hdus, content, path)
+
+
+@contextlib.contextmanager
+def _damage_told(path):
+    """What a damaged file leads to, as BadLight."""
+    try:
+        yield
     except (EOFError, AstropyUserWarning) as error:
         raise BadLight("truncated", f"{path}: {error}") from error
     except (BadLight, FileNotFoundError):
@@ -108,6 +116,28 @@ def scanned(path):
     """Read a light that was good when SCAN_INPUT looked at it; what it has come to since stops the run."""
     with _was_good(path):
         return read(path)
+
+
+def opened(path):
+    """What gives the pixels of a light that was good when SCAN_INPUT looked at it: () -> (h, w) array as of ``read``.
+
+    Of a light with 16-bit numbers as cameras write them it reads them, in any thread. Others are read here and now:
+    astropy says what it finds odd by ``warnings``, which are not for threads.
+    """
+    place = stored(path)
+    usual = ((0, 1, None), (32768, 1, None))
+    if place is None or place.dtype != ">i2" or len(place.shape) != 2 or place[3:] not in usual:
+        image, _ = scanned(path)
+        return lambda: image
+
+    def pixels():
+        n = math.prod(place.shape)
+        codes = files.numbers(path, "<u2", n, place.offset)
+        if len(codes) < n:
+            raise changed(path, "it ends before its pixels do")
+        return scan.decoded(codes, place.zero).reshape(place.shape)
+
+    return pixels
 
 
 @contextlib.contextmanager
@@ -151,7 +181,7 @@ Stored = namedtuple("Stored", "offset dtype shape zero scale blank")
 
 def stored(path):
     """Where the pixels of a scanned light lie that ``read`` takes: Stored, or None of a compressed file."""
-    with _was_good(path), warnings.catch_warnings():
+    with _was_good(path), _damage_told(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyUserWarning)
         with open(path, "rb") as stream:
             if stream.read(2) == b"\x1f\x8b":

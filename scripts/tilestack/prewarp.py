@@ -4,6 +4,7 @@ import numpy as np
 
 from tilestack import bayer, distortion, files, geometry, lights, prewarped, threads
 from tilestack.kernels import prewarp as kernel
+from tilestack.kernels import spans
 from tilestack.kernels import warp as resampling
 from tilestack.lattice import bilinear, filled, mesh_centres
 from tilestack.records import rounded
@@ -12,6 +13,8 @@ CODES = 65533  # -32767 ... 32766; -32768 is no data, 32767 saturated
 # Codes to a standard deviation of the noise, at most: more would say nothing and take twice the room. They add 1.3e-4
 # of its variance. Noise is that of the quiet cells: nebulae and clusters count as noise in others.
 CODES_PER_SIGMA, QUIET_PERCENT = 25, 10
+# Rows whose codes are packed together: they stay in the cache.
+PACKED_ROWS = 64
 
 
 def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic, n_threads=1):
@@ -51,12 +54,12 @@ def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic, n_thre
         "MESHPX": (lattice["mesh_px"], "side of a cell of sky and noise, px"),
         "CONTENT": ("prewarped frames", "value = ZERO + SCALE x code, packed"),
     }
-    read = ((lights.scanned(folder / frame["file"])[0], frame) for frame in frames)
+    opened = ((lights.opened(folder / frame["file"]), frame) for frame in frames)
     made = threads.in_order(
-        lambda light: _prewarp(*light, session, lattice, cfa=cfa, cosmetic=cosmetic), read, n_threads
+        lambda light: _prewarp(*light, session, lattice, cfa=cfa, cosmetic=cosmetic), opened, n_threads
     )
     with prewarped.Writer(path, cards) as writer:
-        for number, (frame, (entry, codes)) in enumerate(zip(frames, made, strict=True), start=1):
+        for number, (frame, (entry, packed)) in enumerate(zip(frames, made, strict=True), start=1):
             entry |= {"file": frame["file"], "index": frame["index"], "extension": number}
             y0, x0, *_ = entry["box"]
             header = {
@@ -66,13 +69,14 @@ def write_batch(folder, frames, session, lattice, path, *, cfa, cosmetic, n_thre
                 "LATTY0": (y0, "tile_offset_y, lattice row of row 1"),
                 "LATTX0": (x0, "tile_offset_x, lattice column of column 1"),
             }
-            writer.frame(f"FRAME{number:05d}", codes, header)
+            writer.frame(f"FRAME{number:05d}", packed, header)
             entries.append(entry)
     return entries
 
 
-def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
-    pattern = session["bayer_pattern"]
+def _prewarp(read, frame, session, lattice, *, cfa, cosmetic):
+    """Entry of a frame, whose pixels `read` gives, and its codes by bands as ``spans.pack`` gives them."""
+    image, pattern = read(), session["bayer_pattern"]
     transform = np.array(frame["transform"])
     mosaic = pattern is not None
     cell, lattice_cell = bayer.channel_cell(pattern), bayer.channel_cell(lattice["bayer_pattern"])
@@ -90,6 +94,7 @@ def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
     warped, saturated = resampling.warp(
         planes, plane_of, step, offsets, near, to_frame, box, lens=lens, stretch=stretch
     )
+    del image, planes, near  # memory that the codes take
     origin, sky, pixel_noise = kernel.sky_mesh(warped, lattice_cell, box[0], box[1], lattice["mesh_px"])
     noise = _on_lattice_mesh(raw_noise, to_frame, origin, sky.shape[1:], lattice["mesh_px"])
     n_known, low, high, energy = kernel.looked_through(warped, 2 if mosaic else 1)
@@ -100,7 +105,8 @@ def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
     scale = max(scale, quiet / CODES_PER_SIGMA)
     # From the top, as the code of what is saturated stands for no more than a step above the brightest pixel.
     zero = high - 32766 * scale
-    codes = kernel.quantise(warped, saturated, zero, scale)
+    bands = (slice(y, y + PACKED_ROWS) for y in range(0, len(warped), PACKED_ROWS))
+    packed = [spans.pack(kernel.quantise(warped[rows], saturated[rows], zero, scale)) for rows in bands]
     entry = {
         "box": box,
         "transform": frame["transform"],
@@ -115,7 +121,7 @@ def _prewarp(image, frame, session, lattice, *, cfa, cosmetic):
         "noise": rounded(np.where(np.isnan(sky), np.nan, noise), 4),
         "pixel_noise": rounded(pixel_noise, 4),
     }
-    return entry, codes
+    return entry, packed
 
 
 def layout(cell, lattice_cell, cfa):

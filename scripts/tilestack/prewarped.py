@@ -24,12 +24,16 @@ class Writer(files.Writer):
             self.append_table("SPANS", {"FIRST": first, "END": end, "START": start})
         super().__exit__(*error)
 
-    def frame(self, name, codes, cards):
-        """Append a frame: codes (h, w) int16, NO_DATA where it has none."""
-        stream, starts, first, end = spans.pack(codes)
+    def frame(self, name, bands, cards):
+        """Append a frame: what ``spans.pack`` makes of bands of its rows, in their order."""
         first_row = sum(len(part[0]) for part in self._rows)
-        self.append(name, stream, {**cards, "SPANROW": (first_row, "its first row in SPANS")})
-        self._rows.append((first, end, starts[:-1]))
+        n_bytes = sum(len(stream) for stream, *_ in bands)
+        place = self.reserve(name, (n_bytes,), "u1", {**cards, "SPANROW": (first_row, "its first row in SPANS")})
+        at = 0
+        for stream, starts, first, end in bands:
+            self.put(place, stream, at)
+            self._rows.append((first, end, at + starts[:-1]))
+            at += len(stream)
 
 
 class Frames:

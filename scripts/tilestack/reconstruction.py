@@ -80,7 +80,8 @@ def write_sums(
     per_frame = np.zeros((len(entries), 4), np.int64)
     cards = {"NFRAMES": len(entries), "PLANES": "MOSAIC" if pattern else "MONO"}
     names, pixels = (kernel.SUMS, kernel.COUNTS), prewarped.Frames([(image_path, entries)])
-    with splitsums.Files(path, flat_path, cards, split, splitsums.MOSAIC, names, 1, box) as written:
+    about = (splitsums.MOSAIC, names, 1, box)
+    with splitsums.Files(path, flat_path, cards, exposure_s, split, *about) as written:
         starts, y, x, n_streaks = batch.outliers(pixels, bands_of(box, len(entries), 1))
 
         def added(band):

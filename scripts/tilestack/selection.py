@@ -274,7 +274,7 @@ def check(decided, assumptions):
     return "reduced" if n_used < assumptions["frames_reduced_threshold"] else "full"
 
 
-def disk_need_bytes(batches, drizzled=0, split_sessions=0, flat_weights=False, canvas_share=1.5):
+def disk_need_bytes(batches, drizzled=0, split_sessions=0, flat_weights=False, by_cluster=False, canvas_share=1.5):
     """Bytes that a run writes at the most, from its plan.
 
     Parameters
@@ -287,19 +287,21 @@ def disk_need_bytes(batches, drizzled=0, split_sessions=0, flat_weights=False, c
         Sessions whose sums are kept by cluster.
     flat_weights : bool
         Whether they are kept with one weight a frame too.
+    by_cluster : bool
+        Whether those of colours are kept by cluster too, and the stack is their combination.
     canvas_share : float
         Box of a moved light over the light: 1 without rotation, 2.2 at 45 degrees for frames of 9:16. ASSUME 1.5.
     """
     # Of a pixel: sums of a cluster in a batch.
-    of_batch = 42 + 38 * drizzled
-    if split_sessions:
-        of_batch = CLUSTERS * (of_batch + flat_weights * (26 + 34 * drizzled))
+    mosaic, colours, clusters = 42, 38 * drizzled, CLUSTERS if split_sessions else 1
+    of_batch = clusters * (mosaic + flat_weights * 26)
+    of_batch += clusters * (colours + flat_weights * 34 * drizzled) if by_cluster else colours
     # Of a pixel of a light: its code, and what is left out of the sums (measured: 0.25 bytes).
     prewarped = sum(2.3 * n * rows * columns for n, rows, columns in batches)
     sums = sum(of_batch * rows * columns for n, rows, columns in batches if n)
     largest = max((rows * columns for _, rows, columns in batches), default=0)
     # Planes of the reconstruction, and the products, mosaic and colour, twice: without and with sky coordinates.
     products = 4 * (40 + 30 * max(drizzled, 3)) * largest
-    if split_sessions:  # and synthetic frames with what they add up to
-        products += (split_sessions * CLUSTERS * 38 + 4 * (15 + 13 * drizzled)) * largest
+    # And synthetic frames with what they are combined to.
+    products += (split_sessions * CLUSTERS * 22 + by_cluster * 4 * (15 + 13 * drizzled)) * largest
     return int(prewarped + canvas_share * (sums + products))

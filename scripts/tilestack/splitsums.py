@@ -13,6 +13,8 @@ Kind = namedtuple("Kind", "sums counts ceiling")
 MOSAIC = Kind(("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "W2V", "EXPOSURE"), ("N",), ())
 DRIZZLED = Kind(("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "W2V_EVEN", "W2V_ODD", "EXPOSURE", "A"), ("N",), ())
 LEFT_OUT = {1: "REJECTED", 2: "SATURATED"}
+# Sum of the exposures: of frames exposed alike the number of them, or of drops, says it, and the header the exposure.
+EXPOSURE = "EXPOSURE"
 
 
 class Split:
@@ -39,6 +41,11 @@ class Split:
         return flat
 
 
+def whole(names):
+    """A batch that is not split."""
+    return Split([""] * len(names))
+
+
 def of_frames(names, clusters):
     """Split of a batch by the record of its session's clusters.
 
@@ -50,7 +57,7 @@ def of_frames(names, clusters):
         ``work/state_clustering/{session}.json``.
     """
     if not clusters["split"]:
-        return Split([""] * len(names))
+        return whole(names)
     cluster_of = {frame["file"]: frame["cluster"] for frame in clusters["frames"]}
     return Split([cluster_of[name] for name in names], clusters["weighting"] == "global")
 
@@ -81,6 +88,7 @@ class File:
     ----------
     path : path
     cards : dict
+        With EXPOSURE there is no image of that name.
     split : Split
     kind : Kind
     names : (tuple of str, tuple of str)
@@ -90,9 +98,10 @@ class File:
     """
 
     def __init__(self, path, cards, split, kind, names, n_channels, box):
-        self.kind, self.n_channels = kind, n_channels
+        self.n_channels = n_channels
         self.sums, self.counts = (
-            {name: given.index(name) for name in own} for given, own in zip(names, kind[:2], strict=True)
+            {name: given.index(name) for name in own if name not in cards}
+            for given, own in zip(names, kind[:2], strict=True)
         )
         place = {"LATTY0": box[0], "LATTX0": box[1], "CLUSTERS": " ".join(split.names), "CHANNELS": n_channels}
         self.shape = (len(split.names) * n_channels, *box[2:])
@@ -101,8 +110,8 @@ class File:
 
     def __enter__(self):
         self.writer.__enter__()
-        self.places = {name: self.writer.reserve(name, self.shape, "f4") for name in self.kind.sums}
-        self.places |= {name: self.writer.reserve(name, self.shape, "i2") for name in self.kind.counts}
+        self.places = {name: self.writer.reserve(name, self.shape, "f4") for name in self.sums}
+        self.places |= {name: self.writer.reserve(name, self.shape, "i2") for name in self.counts}
         return self
 
     def __exit__(self, *error):
@@ -168,6 +177,8 @@ class Files:
     path, flat_path : path
     cards : dict
         Of the first one.
+    exposure_s : (n,) float64 array
+        Of the frames; NaN: unknown.
     split : Split
     flat_kind : Kind
         What the second one holds; the first has all.
@@ -175,11 +186,14 @@ class Files:
         As in ``File``.
     """
 
-    def __init__(self, path, flat_path, cards, split, flat_kind, names, n_channels, box):
-        own = (names, n_channels, box)
-        self.sums = File(path, cards, split, Kind(*names, ()), *own)
-        cards = {"NFRAMES": cards["NFRAMES"] if split.flat else 0}
-        self.flat = File(flat_path, cards, split, flat_kind, *own) if split.flat else files.Writer(flat_path, cards)
+    def __init__(self, path, flat_path, cards, exposure_s, split, flat_kind, names, n_channels, box):
+        own, alike = (names, n_channels, box), np.unique(exposure_s)
+        exposure = {EXPOSURE: float(alike[0])} if len(alike) == 1 and np.isfinite(alike[0]) else {}
+        self.sums = File(path, cards | exposure, split, Kind(*names, ()), *own)
+        if split.flat:
+            self.flat = File(flat_path, {"NFRAMES": cards["NFRAMES"], **exposure}, split, flat_kind, *own)
+        else:
+            self.flat = files.Writer(flat_path, {"NFRAMES": 0})
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:

@@ -11,7 +11,7 @@ import shutil
 from tilestack import files, masks, records
 
 # Planes of each file, the primary image first. Siril takes a file for a sequence, and fails, where the second image is
-# of the type and size of the first.
+# of the type and size of the first. A run keeps no split: measurements add the sums up once more.
 OF_FILE = {
     "image": ("SCI", "MASK", "VAR", "WHT", "EXP", "NIM", "REJ"),
     "even": ("EVEN",),
@@ -45,7 +45,7 @@ class Writer:
         self.out, self.planes, self.canvas = out, planes, canvas
         self.shape = canvas[2:] if n_planes == 1 else (n_planes, *canvas[2:])
         of_counts = "i2" if most < 1 << 15 else "i4"
-        self.types = {"MASK": "i2", **dict.fromkeys(COUNTS, of_counts)}
+        self.types = {"MASK": "u1", **dict.fromkeys(COUNTS, of_counts)}
         self.places = {}  # writer and handle of each plane
 
     def __enter__(self):
@@ -87,10 +87,10 @@ def of_end(paths, end=""):
     return {name: paths[name + end] for name in OF_FILE if name + end in paths}
 
 
-def used(paths, source):
-    """Files of the stack that a product is made of, out of direct_... and synthetic_...: `source` as of
-    ``splitsums.stack_source``. Means know no clusters, so there is no synthetic form of them."""
-    start = "synthetic" if source == "synthetic" else "direct"
+def used(paths, combined):
+    """Files of the stack that a product is made of, out of direct_... and synthetic_...: the latter where synthetic
+    frames were combined. Means know no clusters, so there is no synthetic form of them."""
+    start = "synthetic" if combined else "direct"
     direct = {name: paths[f"direct_{name}"] for name in OF_FILE if f"direct_{name}" in paths}
     return {name: paths.get(f"{start}_{name}", path) for name, path in direct.items()}
 

@@ -4,11 +4,10 @@ import contextlib
 
 import numpy as np
 
-from tilestack import files, masks, stackfiles, threads
+from tilestack import files, masks, splitsums, stackfiles, threads
 from tilestack.kernels import coadd as kernel
 from tilestack.kernels import stack
 from tilestack.prewarped import bands
-from tilestack.splitsums import Kind
 
 # A session with fewer frames at a pixel has no majority that could differ from the template.
 FEWEST_DIFFERING = 5
@@ -18,7 +17,7 @@ RANGE = 1 << 8
 # Rows of the canvas at a time.
 BAND_ROWS = 128
 
-MOSAIC = Kind(kernel.SUMS, kernel.COUNTS, ("I",))
+MOSAIC = splitsums.Kind(kernel.SUMS, kernel.COUNTS, ("I",))
 
 
 class Sums:
@@ -33,8 +32,8 @@ class Sums:
 
     def __init__(self, hdus, kind=MOSAIC):
         self.header, self.kind = hdus[0].header, kind
-        names = (*kind.sums, *kind.counts)
-        self.planes = {name: files.Rows(hdus[name]) for name in names}
+        self.exposure_s = self.header.get(splitsums.EXPOSURE)
+        self.planes = {hdu.name: files.Rows(hdu) for hdu in hdus[1:] if hdu.name in (*kind.sums, *kind.counts)}
         self.tables = {name: np.asarray(hdus[name].data) for name in ("REJECTED", "SATURATED")}
         # Where to look for those of a band: first and last row of so many pixels each.
         self.ranges = {name: _ranges(table["ROW"]) for name, table in self.tables.items()}
@@ -64,7 +63,7 @@ class Sums:
         places = places or list(range(self.n_channels)) * self.n_clusters
         for names, totals in ((self.kind.sums, sums), (self.kind.counts, counts)):
             for name, total in zip(names, totals, strict=True):
-                for k, rows in zip(places, self.planes[name].read(*there), strict=True):
+                for k, rows in zip(places, self._of(name, lambda of: self.planes[of].read(*there)), strict=True):
                     total[k][here] += rows
 
     def left_out(self, name, band):
@@ -93,8 +92,14 @@ class Sums:
             for k in range(self.n_clusters)
         ]
 
+    def _of(self, name, values_of):
+        """Values of a sum or a count, by what gives those that the file has."""
+        if name != splitsums.EXPOSURE or self.exposure_s is None:
+            return values_of(name)
+        return self.exposure_s * values_of("A" if "A" in self.kind.sums else "N")
+
     def _left_out(self, rows, band):
-        sums = np.array([rows[column] for column in self.kind.sums], float)
+        sums = np.array([self._of(column, rows.__getitem__) for column in self.kind.sums], float)
         counts = np.array([rows[column] for column in self.kind.counts], np.int64)
         y, x = rows["ROW"] + (self.box[0] - band[0]), rows["COLUMN"] + (self.box[1] - band[1])
         return LeftOut((rows["PLANE"] % self.n_channels, y, x), sums, counts)

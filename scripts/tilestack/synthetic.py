@@ -1,6 +1,6 @@
-"""SYNTHETIC_FRAMES: the weighted mean of each cluster, and what they are combined to.
+"""SYNTHETIC_FRAMES: the weighted mean of each cluster, and the sums that it is combined with others by.
 
-A synthetic frame keeps its sum of weights at each pixel. So a rim that few of its frames reach counts by those few, a
+A synthetic frame has its sum of weights at each pixel. So a rim that few of its frames reach counts by those few, a
 large cluster by its size, and the combination by weight is the weighted mean of all frames.
 """
 
@@ -13,8 +13,8 @@ from tilestack import files, masks, splitsums, sums, threads
 from tilestack.prewarped import bands
 
 # Images of synthetic frames (clusters, channels, h, w).
-IMAGES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK", "EVEN", "ODD", "WHT_EVEN", "WHT_ODD")
-INTEGERS = {"NIM": "i2", "REJ": "i2", "MASK": "i2"}
+IMAGES = ("SCI", "VAR", "WHT", "EXP", "NIM", "REJ", "MASK")
+INTEGERS = {"NIM": "i2", "REJ": "i2", "MASK": "u1"}
 # Bytes of sums that a thread may hold of a band.
 BAND_BYTES = 64e6
 # Parts of a session by cluster in a band: kept, rejected and saturated sums and counts.
@@ -102,24 +102,17 @@ class Session:
 def images(frames):
     """Images of synthetic frames: name -> (frames, channels, h, w); NaN and weight 0 where a cluster has no data."""
 
-    def over(value, weight):
-        return value / np.where(weight > 0, weight, np.nan)
-
-    w_even, w_odd = frames.values["W_EVEN"], frames.values["W_ODD"]
-    made = {
+    weight = frames.values["W_EVEN"] + frames.values["W_ODD"]
+    over = 1 / np.where(weight > 0, weight, np.nan)
+    return {
+        "SCI": (frames.values["WY_EVEN"] + frames.values["WY_ODD"]) * over,
+        "VAR": frames.values["W2V"] * over**2,
+        "WHT": weight,
         "EXP": frames.values["EXPOSURE"],
         "NIM": frames.n,
         "REJ": frames.rejected,
         "MASK": np.where(frames.n > 0, frames.mask | frames.bare * masks.SATURATED, frames.mask | masks.NO_DATA),
-        "EVEN": over(frames.values["WY_EVEN"], w_even),
-        "ODD": over(frames.values["WY_ODD"], w_odd),
-        "WHT_EVEN": w_even,
-        "WHT_ODD": w_odd,
     }
-    made["WHT"] = weight = w_even + w_odd
-    made["SCI"] = over(frames.values["WY_EVEN"] + frames.values["WY_ODD"], weight)
-    made["VAR"] = over(frames.values["W2V"], weight**2)
-    return made
 
 
 def write(path, paths, clusters, put_back_share, n_threads=1):
@@ -161,42 +154,3 @@ def write(path, paths, clusters, put_back_share, n_threads=1):
                 samples[k].append(variance[np.isfinite(variance)])
     known = [np.concatenate([np.empty(0), *parts]) for parts in samples]
     return [{"noise_adu": float(np.sqrt(np.median(variance))) if variance.size else None} for variance in known]
-
-
-class Written:
-    """Synthetic frames of a session as ``write`` left them, read as ``Session`` does."""
-
-    def __init__(self, stack, path):
-        hdus = stack.enter_context(files.opened(path))
-        self.header = hdus[0].header
-        self.clusters, self.n_channels = self.header["CLUSTERS"].split(), self.header["CHANNELS"]
-        planes = {hdu.name: files.Rows(hdu) for hdu in hdus[1:]}
-        size = planes["NIM"].shape[-2:] if planes else (0, 0)
-        self.box = (self.header["LATTY0"], self.header["LATTX0"], *size)
-        self.planes = {name: values for name, values in planes.items() if name != "SCI"}  # its halves give it
-
-    def frames(self, band):
-        """Sums of each cluster in a band, as ``Frames``."""
-        shape = (len(self.clusters), self.n_channels, *band[2:])
-        made = {name: np.zeros(shape, rows.dtype.newbyteorder("=")) for name, rows in self.planes.items()}
-        top, bottom = max(band[0], self.box[0]), min(band[0] + band[2], self.box[0] + self.box[2])
-        left, right = max(band[1], self.box[1]), min(band[1] + band[3], self.box[1] + self.box[3])
-        if top < bottom and left < right:
-            here = (..., slice(top - band[0], bottom - band[0]), slice(left - band[1], right - band[1]))
-            columns = slice(left - self.box[1], right - self.box[1])
-            for name, rows in self.planes.items():
-                values = rows.read(top - self.box[0], bottom - self.box[0])[..., columns]
-                made[name][here] = values.reshape(*shape[:2], *values.shape[1:])
-        weight = {name: made[name].astype(float) for name in made if name.startswith("WHT")}
-        values = {"W_EVEN": weight["WHT_EVEN"], "W_ODD": weight["WHT_ODD"], "EXPOSURE": made["EXP"].astype(float)}
-        for half in ("EVEN", "ODD"):
-            values[f"WY_{half}"] = weight[f"WHT_{half}"] * _known(made[half])
-        values["W2V"] = weight["WHT"] ** 2 * _known(made["VAR"])
-        mask = made["MASK"] if len(made["MASK"]) else np.zeros((1, *shape[1:]), np.int16)
-        bare = (mask & masks.SATURATED > 0) & (made["NIM"] > 0)
-        of_all = np.bitwise_or.reduce(mask & (masks.DIFFERS | masks.SATURATED), axis=0)
-        return Frames(values, made["NIM"].astype(np.int32), made["REJ"].astype(np.int32), bare, of_all.astype(np.int16))
-
-
-def _known(values):
-    return np.where(np.isnan(values), 0, values)

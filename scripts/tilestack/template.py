@@ -90,7 +90,8 @@ def write_layer(path, images, order, wanted, normalized, lattice, n_threads=1):
         bands = prewarped.bands(box, int(BAND_BYTES / (4 * len(entries) * box[3])))
         for first, parts in threads.in_order(made, bands, n_threads):
             whole[first : first + len(parts[0])] = parts[0]
-            for place, part in zip(places, parts, strict=True):
+            stored = (*parts[:2], np.minimum(parts[2], MOST_COUNTED).astype(np.uint8))
+            for place, part in zip(places, stored, strict=True):
                 writer.put(place, part, first * box[3])
     origin, level, _ = prewarp_kernel.sky_mesh(whole, cell, box[0], box[1], lattice["mesh_px"])
     return {"box": box, "mesh_origin": origin, "sky": rounded(level), "frames": order[:wanted], "spare": order[wanted:]}
@@ -104,7 +105,9 @@ def _write_empty(writer, n_channels):
     return {"box": (0, 0, 2, 2), "mesh_origin": (0, 0), "sky": rounded(sky_mesh), "frames": [], "spare": []}
 
 
-COLUMNS = (("IMAGE", "f4"), ("VARIANCE", "f4"), ("COUNT", "i2"))
+COLUMNS = (("IMAGE", "f4"), ("VARIANCE", "f4"), ("COUNT", "u1"))
+# COUNT says so many where there are more.
+MOST_COUNTED = 255
 
 
 def _band(frames, fits, scale, variance, cell, band, pitch, wanted):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from efficiency import injection, measure
-from efficiency.restack import Run, planes, restack
+from efficiency.restack import Run, as_it_is, planes, restack
 from known import Simulated, cells
 
 from simulation import series
@@ -83,9 +83,8 @@ class Case:
 
     @cached_property
     def base(self):
-        if self.colour is None:
-            return planes(self.run.folder / "work" / self.run.stack)
-        return planes(self.run.folder / f"work/{self.run.stack}_rgb", self.colour)
+        made = as_it_is(self.run, self.folder / "base")
+        return made if self.colour is None else planes(self.folder / f"base/{self.run.stack}_rgb", self.colour)
 
     @cached_property
     def seen(self):

@@ -1,10 +1,11 @@
 import gzip
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from astropy.io import fits
 
-from tilestack import bayer, inspection, lights
+from tilestack import bayer, inspection, job, lights
 
 
 @pytest.fixture
@@ -34,6 +35,27 @@ def test_read__takes_scaled_and_blank_pixels(tmp_path):
     hdu.header.update(BSCALE=0.5, BZERO=10, BLANK=-32768)
     hdu.writeto(tmp_path / "a.fits")
     np.testing.assert_array_equal(lights.read(tmp_path / "a.fits")[0], [[10.5, 11], [11.5, np.nan]])
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
+@pytest.mark.parametrize("name", ["a.fits", "a.fits.gz", "a.fits.fz"])
+def test_opened__gives_in_any_thread_what_read_does(tmp_path, pixels, dtype, name):
+    path = write(tmp_path / name, (pixels / 4).astype(dtype), name.endswith(".fz") and dtype != np.float32)
+    with ThreadPoolExecutor(1) as pool:
+        image = pool.submit(lights.opened(path)).result()
+    np.testing.assert_array_equal(image, lights.read(path)[0])
+    assert image.dtype == np.float32 and image.dtype.isnative
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"no light", None])
+def test_opened__tells_a_light_that_changed(tmp_path, pixels, damage):
+    path = write(tmp_path / "a.fits", pixels)
+    if damage:
+        path.write_bytes(damage(path.read_bytes()))
+    else:
+        path.unlink()
+    with pytest.raises(job.Stop, match=r"light_changed.*a.fits" if damage else r"light_gone.*a.fits"):
+        lights.opened(path)()
 
 
 @pytest.mark.parametrize("zipped", [False, True])

@@ -5,6 +5,7 @@ from scipy.ndimage import gaussian_filter
 
 from tilestack import bayer, distortion, geometry, prewarp
 from tilestack.kernels import prewarp as kernel
+from tilestack.kernels import spans
 from tilestack.kernels import warp as resampling
 
 MONO = np.zeros((2, 2), np.int64)
@@ -399,10 +400,19 @@ def test_prewarp__codes_add_less_than_a_thousandth_of_the_noise_also_where_most_
     session = {"bayer_pattern": None, "defects": {"y": [], "x": []}, "distortion": None, "saturation_adu": None}
     lattice = {"bayer_pattern": None, "mesh_px": 64}
     frame = {"transform": turned(1.0, (0.37, -0.61), size=768).tolist()}
-    entry, codes = prewarp._prewarp(image, frame, session, lattice, cfa="demosaic", cosmetic=True)
+    entry, _ = prewarp._prewarp(lambda: image, frame, session, lattice, cfa="demosaic", cosmetic=True)
     noise = np.array(entry["pixel_noise"], float)
     assert np.nanmedian(noise) > 3 * sigma  # most cells show stars
     assert entry["scale"] ** 2 / 12 < 1e-3 * (0.6 * sigma) ** 2  # between four raw pixels noise is least
+
+
+def unpacked(bands, shape):
+    """Codes of a frame from what ``spans.pack`` made of bands of its rows."""
+    codes, y = np.empty(shape, np.int16), 0
+    for stream, starts, first, end in bands:
+        spans.unpack(stream, starts, first, end, 0, codes[y : y + len(first)])
+        y += len(first)
+    return codes
 
 
 @pytest.mark.parametrize("sigma", [0.0, 10.0, 200.0])
@@ -414,7 +424,8 @@ def test_prewarp__saturated_pixels_stand_for_the_brightest_value_and_no_pixel_le
     session = {"bayer_pattern": None, "defects": {"y": [], "x": []}, "distortion": None, "saturation_adu": 60000.0}
     lattice = {"bayer_pattern": None, "mesh_px": 64}
     frame = {"transform": turned(1.0, (0.37, -0.61), size=256).tolist()}
-    entry, codes = prewarp._prewarp(image, frame, session, lattice, cfa="demosaic", cosmetic=False)
+    entry, bands = prewarp._prewarp(lambda: image, frame, session, lattice, cfa="demosaic", cosmetic=False)
+    codes = unpacked(bands, entry["box"][2:])
     values = entry["zero"] + entry["scale"] * codes.astype(float)
     known, saturated = codes != -32768, codes == 32767
     assert saturated.sum() == entry["n_saturated"] > 10

@@ -27,7 +27,7 @@ def written(path, angles):
     entries = [{"file": str(k), "extension": k + 1, "box": (*CORNERS[k % 4], *shape)} for k, shape in enumerate(shapes)]
     with prewarped.Writer(path, {}) as writer:
         for k, part in enumerate(codes):
-            writer.frame(f"FRAME{k}", part, {"SCALE": 2.0, "ZERO": 900.0})
+            writer.frame(f"FRAME{k}", [spans.pack(part)], {"SCALE": 2.0, "ZERO": 900.0})
     return codes, entries
 
 
@@ -62,7 +62,7 @@ def test_frames__some_of_them_in_another_order(tmp_path):
 def test_frames__one_without_any_data(tmp_path):
     empty = np.full((6, 7), prewarped.NO_DATA, np.int16)
     with prewarped.Writer(tmp_path / "a.fits", {}) as writer:
-        writer.frame("FRAME", empty, {})
+        writer.frame("FRAME", [spans.pack(empty)], {})
     frames = prewarped.Frames([(tmp_path / "a.fits", [{"extension": 1, "box": (0, 0, 6, 7)}])])
     assert (frames.stack((0, 0, 6, 7)) == empty).all()
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tilestack import files, prewarped, regression
+from tilestack.kernels import spans
 
 
 def batch(path, rng, scales, pattern, shape=(200, 260), noise=20.0):
@@ -16,7 +17,7 @@ def batch(path, rng, scales, pattern, shape=(200, 260), noise=20.0):
         for k, scale in enumerate(scales):
             image = scale * field + 900 + 0.3 * x + rng.normal(0, noise, shape)
             codes = np.round((image - 900) / 2).astype(np.int16)
-            writer.frame("FRAME", codes, {"SCALE": 2.0, "ZERO": 900.0})
+            writer.frame("FRAME", [spans.pack(codes)], {"SCALE": 2.0, "ZERO": 900.0})
             n_channels = 1 if pattern is None else 3
             entries.append(
                 {

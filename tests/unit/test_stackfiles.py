@@ -77,8 +77,8 @@ def test_used__takes_the_means_of_the_reconstruction():
     paths = {f"direct_{name}": f"d {name}" for name in ("image", "even", "odd", "plain_mean")}
     paths |= {f"synthetic_{name}": f"s {name}" for name in ("image", "even", "odd")} | {"image": "x"}
     direct = {"image": "d image", "even": "d even", "odd": "d odd", "plain_mean": "d plain_mean"}
-    assert stackfiles.used(paths, "reconstruction") == direct and next(iter(direct)) == "image"
-    assert stackfiles.used(paths, "synthetic") == direct | {name: f"s {name}" for name in ("image", "even", "odd")}
+    assert stackfiles.used(paths, False) == direct and next(iter(direct)) == "image"
+    assert stackfiles.used(paths, True) == direct | {name: f"s {name}" for name in ("image", "even", "odd")}
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -13,6 +13,7 @@ from tilestack.kernels import combination as kernel
 SETTINGS = {"method": "weighted", "kappa": 4.5, "range_tolerance": 0.2, "put_back_share": 0.3}
 CANVAS = (-4, 2, 24, 30)
 KEPT, REJECTED, CLIPPED, MISSING = range(4)
+EXPOSURE_S = 10.0
 
 
 def batch_of(rng, n, box, level=100.0, channels=1):
@@ -33,7 +34,7 @@ def summed(frames, chosen, names):
     whole = {
         "W2V": w * w * v,
         "W2R": w * w * v,
-        "EXPOSURE": np.full_like(y, 10),
+        "EXPOSURE": EXPOSURE_S * (w if "A" in names else np.ones_like(y)),
         "IY": y / v,
         "I": 1 / v,
         "Y": y,
@@ -54,14 +55,15 @@ def summed(frames, chosen, names):
     )
 
 
-def write_batch(folder, name, frames, clusters, box, drizzled, flat=False):
-    """The files of a batch: its sums by cluster, and with flat weights."""
+def write_batch(folder, name, frames, clusters, box, drizzled, flat=False, alike=True):
+    """The files of a batch: its sums by cluster, and with flat weights; of frames exposed alike or not."""
     names = (drizzle.SUMS if drizzled else coadd.SUMS, ("N",))
     kind = splitsums.DRIZZLED if drizzled else splitsums.MOSAIC
     n, channels = frames[0].shape[:2]
     paths = folder / f"{name}_sums.fits", folder / f"{name}_flat.fits"
     split = splitsums.Split(clusters, flat)
-    with splitsums.Files(*paths, {"NFRAMES": n}, split, kind, names, channels, box) as out:
+    exposure = np.full(n, EXPOSURE_S) + (0 if alike else np.arange(n))
+    with splitsums.Files(*paths, {"NFRAMES": n}, exposure, split, kind, names, channels, box) as out:
         for k, members in enumerate(split.members):
             values, numbers = summed(frames, members, names[0])
             for c in range(channels):
@@ -84,12 +86,16 @@ def night(folder, drizzled=False, channels=1, seed=0, levels=(100.0, 100.0, 100.
             frames = tuple(np.concatenate(values) for values in zip(*parts, strict=True))
             sums_path, flat_path = write_batch(folder, f"{s}_{b}_{channels}", frames, clusters, box, drizzled)
             batches.append((flat_path, sums_path))
-        names, written = ["01", "02", "03"] if s == 0 else ["01"], None
-        if s == 0 and not drizzled:
-            written = folder / f"{s}_{channels}_synthetic.fits"
-            synthetic.write(written, batches, names, SETTINGS["put_back_share"])
-        sessions.append({"clusters": names, "written": written, "sums": batches})
+        sessions.append({"clusters": ["01", "02", "03"] if s == 0 else ["01"], "sums": batches})
     return sessions
+
+
+def synthetic_frames(folder, session):
+    """Images of the synthetic frames of a session, by name."""
+    path = folder / "synthetic.fits"
+    synthetic.write(path, session["sums"], session["clusters"], SETTINGS["put_back_share"])
+    with files.opened(path) as hdus:
+        return {hdu.name: files.native(hdu.data) for hdu in hdus[1:]}
 
 
 def direct(folder, sessions):
@@ -156,6 +162,32 @@ def test_sums__of_all_clusters_are_those_of_the_batch(tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
+@pytest.mark.parametrize("drizzled", [False, True])
+def test_sums__of_frames_exposed_alike_need_no_image_of_their_exposures(drizzled, tmp_path):
+    box, kind, found = (-4, 2, 20, 28), colours.DRIZZLED if drizzled else sums.MOSAIC, []
+    frames = batch_of(np.random.default_rng(11), 9, box)
+    for alike in (True, False):
+        path, _ = write_batch(tmp_path, f"alike_{alike}", frames, [""] * 9, box, drizzled, alike=alike)
+        with files.opened(path) as hdus:
+            assert ("EXPOSURE" in hdus) != alike
+            assert all(("EXPOSURE" in hdus[name].columns.names) != alike for name in ("REJECTED", "SATURATED"))
+            found.append(sums.add_sessions([[sums.Sums(hdus, kind)]], CANVAS, 0.3))
+    assert found[0][0][list(kind.sums).index("EXPOSURE")].max() > 3 * EXPOSURE_S
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_files__with_an_exposure_that_is_not_known_keep_the_image(tmp_path):
+    paths, split = (tmp_path / "sums.fits", tmp_path / "flat.fits"), splitsums.Split([""] * 2)
+    about = (split, splitsums.MOSAIC, (coadd.SUMS, ("N",)), 1, (0, 0, 4, 4))
+    nothing = splitsums.separated(np.zeros((3, len(coadd.SUMS), 4, 4)), np.zeros((3, 1, 4, 4), np.int32))
+    for exposure, kept in (((np.nan, np.nan), True), ((10, np.nan), True), ((10, 10), False)):
+        with splitsums.Files(*paths, {"NFRAMES": 2}, np.array(exposure), *about) as out:
+            out.put([out.sums.part(0, 0, (0, 0), *nothing)], [])
+        with files.opened(paths[0]) as hdus:
+            assert ("EXPOSURE" in hdus) == kept
+
+
 def test_combination__of_drizzled_colours_is_the_direct_mean_too(tmp_path):
     sessions = night(tmp_path, drizzled=True, channels=3)
     paths = paths_with_headers([[path for _, path in session["sums"]] for session in sessions])
@@ -220,7 +252,8 @@ def test_left_out__of_bands_is_the_table_each_pixel_once(tmp_path, monkeypatch):
     np.testing.assert_array_equal(y[order], wanted["ROW"])
     np.testing.assert_array_equal(x[order], wanted["COLUMN"])
     values = np.concatenate([part.sums for part in parts], axis=1)[:, order]
-    np.testing.assert_array_equal(values, [wanted[name] for name in splitsums.MOSAIC.sums])
+    for name, found in zip(splitsums.MOSAIC.sums, values, strict=True):
+        np.testing.assert_array_equal(found, EXPOSURE_S * wanted["N"] if name == "EXPOSURE" else wanted[name])
 
 
 def paths_with_headers(paths):
@@ -233,9 +266,7 @@ def paths_with_headers(paths):
 
 
 def test_synthetic__has_no_dark_rim_and_knows_its_coverage(tmp_path):
-    session = night(tmp_path)[0]
-    with files.opened(session["written"]) as hdus:
-        planes = {hdu.name: files.native(hdu.data) for hdu in hdus[1:]}
+    planes = synthetic_frames(tmp_path, night(tmp_path)[0])
     sparse = (planes["NIM"] > 0) & (planes["NIM"] <= 2)
     assert sparse.any() and planes["SCI"].shape == (3, 1, 24, 28)
     for chosen in (sparse, planes["NIM"] >= 5):
@@ -269,8 +300,8 @@ def test_combination__by_number_counts_frames_and_not_weights(tmp_path):
     sessions = night(tmp_path, levels=(100.0, 200.0, 300.0))
     direct(tmp_path, sessions)
     made, _ = combined(tmp_path, sessions, method="average")
-    with files.opened(sessions[0]["written"]) as hdus:
-        values, numbers = files.native(hdus["SCI"].data)[:, 0], files.native(hdus["NIM"].data)[:, 0]
+    frames = synthetic_frames(tmp_path, sessions[0])
+    values, numbers = frames["SCI"][:, 0], frames["NIM"][:, 0]
     # Where the first session alone has data.
     expected = np.nansum(values * numbers, axis=0) / np.maximum(numbers.sum(0), 1)
     here, n = made["SCI"][0][:, :28], made["NIM"][0][:, :28]
@@ -293,9 +324,9 @@ def test_combination__with_a_factor_is_the_mean_with_these_weights(tmp_path):
     sessions = night(tmp_path, levels=(100.0, 200.0, 300.0))
     direct(tmp_path, sessions)
     first, _ = combined(tmp_path, sessions, factor=(1, 1e-12, 1e-12, 1e-12))
-    with files.opened(sessions[0]["written"]) as hdus:
-        own = files.native(hdus["SCI"].data)[0]
-        clean = np.isfinite(own) & (files.native(hdus["MASK"].data)[0] == 0)
+    frames = synthetic_frames(tmp_path, sessions[0])
+    own = frames["SCI"][0]
+    clean = np.isfinite(own) & (frames["MASK"][0] == 0)
     rows, columns = slice(0, 24), slice(0, 28)
     np.testing.assert_allclose(first["SCI"][:, rows, columns][clean], own[clean], rtol=1e-6)
 

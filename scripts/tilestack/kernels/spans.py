@@ -40,7 +40,7 @@ def pack(codes):
     stream = np.empty((2 * lengths + HEAD * -(-lengths // BLOCK)).sum(), np.uint8)
     starts = np.zeros(len(codes) + 1, np.int64)
     _pack(codes, first, end, starts, stream)
-    return stream[: starts[-1]], starts, first, end
+    return stream[: starts[-1]].copy(), starts, first, end
 
 
 @entry()
