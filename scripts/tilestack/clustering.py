@@ -1,11 +1,20 @@
 """STATE_CLUSTERING: frames of a session grouped by the state of sky and instrument that they were taken in."""
 
+import sys
+
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.metrics import adjusted_rand_score, silhouette_score
 from threadpoolctl import threadpool_limits
 
 from tilestack import records, robust
+
+# scikit-learn imports pandas where it finds it, which takes half of the time of the job and is of no use here.
+if no_pandas := "pandas" not in sys.modules:
+    sys.modules["pandas"] = None
+from sklearn.cluster import KMeans  # noqa: E402
+from sklearn.metrics import adjusted_rand_score, silhouette_score  # noqa: E402
+
+if no_pandas:
+    del sys.modules["pandas"]
 
 # What describes the state of a frame, and the least spread that tells states apart: what changes by less makes no
 # difference to a stack. 5 % of light, noise or seeing are 10 % of squared S/N. ASSUME: a gradient of one sigma and a

@@ -85,33 +85,29 @@ def spread(counts, area_sum, kernel, size, area):
     return np.clip((hits - 1) / most, 0, 1)
 
 
-def filled(sums, variance, weight, shared=None):
-    """Sums with those of neighbours where a pixel is thin: a larger drop, in effect.
+def fill(planes, sums, squares, weight, shared=None):
+    """Add to sums those of neighbours where a pixel is thin, in place: a larger drop, in effect.
 
     Without any dither the 3x3 neighbours of one colour make a bilinear demosaic; where all weights are even nothing
     changes, to the bit.
 
     Parameters
     ----------
-    sums : (n, c, h, w) float64 array
-    variance : (..., c, h, w) float64 array
-        Sums of w^2 v.
+    planes, sums, squares
+        As ``filling.fill`` takes them.
     weight : (c, h, w) float64 array
-        Sum of w, which says what is thin.
+        Sum of w, which says what is thin; none of the planes.
     shared : (4, 4) array and (c, h, w) array, optional
         ``correlations`` and ``spread``; without, neighbours have no drop in common.
 
     Returns
     -------
-    sums, variance : arrays as given
-    thin : (c, h, w) bool array
+    (c, h, w) bool array
+        Which pixels are thin.
     """
     limit = np.maximum(THIN_SHARE * local_mean(weight), filling.NOTHING)
     raised, spreading = shared or (np.ones((4, 4)), np.zeros(weight.shape))
-    planes = variance.reshape(-1, *weight.shape)
-    radii = np.array([0, *RADII])
-    result, noise, thin = filling.filled(sums, planes, weight, limit, radii, raised, spreading)
-    return result, noise.reshape(variance.shape), thin
+    return filling.fill(planes, sums, squares, weight, limit, np.array([0, *RADII]), raised, spreading)
 
 
 def planes_of(sums, counts, ceiling, rejected, mask, density, drop, names=PLANES):
@@ -120,7 +116,7 @@ def planes_of(sums, counts, ceiling, rejected, mask, density, drop, names=PLANES
     Parameters
     ----------
     sums, counts, ceiling, rejected, mask
-        As given there.
+        As given there; the sums are filled, in place.
     density : (c,) float64 array
         Share of the raw pixels that have this colour.
     drop : (str, float, float)
@@ -133,11 +129,8 @@ def planes_of(sums, counts, ceiling, rejected, mask, density, drop, names=PLANES
     dict of str to (c, h, w) array
         By the names of PLANES; NaN where there is no data within reach.
     """
-    named = dict(zip(drizzle.SUMS, sums, strict=True))
-    own = ("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "Y", "A")
-    squares = np.stack([named["W2V_EVEN"], named["W2V_ODD"]])
-    made, (v_even, v_odd), w, mask = _made(named, own, squares, counts, mask, drop)
-    w_even, w_odd = made["W_EVEN"], made["W_ODD"]
+    made, w, mask = _made(DRIZZLED, sums, counts, mask, drop)
+    w_even, w_odd, v_even, v_odd = (made[name] for name in ("W_EVEN", "W_ODD", "W2V_EVEN", "W2V_ODD"))
     with np.errstate(invalid="ignore", divide="ignore"):
         even = made["WY_EVEN"] / np.where(w_even > 0, w_even, np.nan)
         odd = made["WY_ODD"] / np.where(w_odd > 0, w_odd, np.nan)
@@ -147,7 +140,7 @@ def planes_of(sums, counts, ceiling, rejected, mask, density, drop, names=PLANES
             "VAR": variance,
             "WHT": np.nan_to_num(w),
             # Of a colour: as if all raw pixels had it.
-            "EXP": named["EXPOSURE"] / density[:, None, None],
+            "EXP": made["EXPOSURE"] / density[:, None, None],
             "NIM": counts[0],
             "REJ": rejected,
             "MASK": mask,
@@ -162,23 +155,23 @@ def planes_of(sums, counts, ceiling, rejected, mask, density, drop, names=PLANES
 
 def mean_of(sums, counts, mask, drop):
     """MEAN, WHT and MASK of ``planes_of``, from the sums OF_MEAN alone."""
-    named = dict(zip(OF_MEAN.sums, sums, strict=True))
-    made, _, w, mask = _made(named, OF_MEAN.sums, np.empty((0, *mask.shape)), counts, mask, drop)
+    made, w, mask = _made(OF_MEAN, sums, counts, mask, drop)
     return {"WHT": np.nan_to_num(w), "MASK": mask, "MEAN": _mean(made)}
 
 
-def _made(named, names, squares, counts, mask, drop):
-    """Sums by name and squares with those of neighbours where drops are few; the weight, NaN without any; the mask."""
+def _made(kind, sums, counts, mask, drop):
+    """Sums of a kind by name, filled where drops are few; the weight, NaN without any; the mask."""
     kernel, size, _ = drop
-    shared = correlations(kernel, size), spread(counts[0], named["A"], *drop)
-    weight = named["W_EVEN"] + named["W_ODD"]
-    parts, noise, thin = filled(np.stack([named[name] for name in names]), squares, weight, shared)
-    made = dict(zip(names, parts, strict=True))
+    made = dict(zip(kind.sums, sums, strict=True))
+    shared = correlations(kernel, size), spread(counts[0], made["A"], *drop)
+    squares = [k for k, name in enumerate(kind.sums) if name.startswith("W2V")]
+    added = [k for k, name in enumerate(kind.sums) if k not in squares and name != "EXPOSURE"]
+    thin = fill(sums, added, squares, made["W_EVEN"] + made["W_ODD"], shared)
     w = made["W_EVEN"] + made["W_ODD"]
     w = np.where(w > 0, w, np.nan)
     known = np.isfinite(w)
     mask = np.where(known, mask & ~masks.NO_DATA, mask) | np.where(thin & known, masks.FILLED, 0)
-    return made, noise, w, mask
+    return made, w, mask
 
 
 def _mean(made):

@@ -282,5 +282,5 @@ def _with_halo(canvas, add, most_rows, n_threads):
     for band, parts in plan:
         parts = [next(added) for _ in parts]
         held = [np.concatenate(values, axis=-2) for values in zip(*before, *parts, strict=True)]
+        before = [[values[..., -2 * colours.HALO :, :].copy() for values in held]]  # those of the band may change
         yield band, held
-        before = [[values[..., -2 * colours.HALO :, :] for values in held]]

@@ -18,9 +18,12 @@ def still(mosaic, n):
 
 
 def filled(wy, w, w2v):
-    (wy, w), variance, thin = colours.filled(np.stack([wy, w]), w2v, w)
+    planes = np.stack([wy, w, w2v, w])
+    thin = colours.fill(planes, [0, 1], [2], w)
+    np.testing.assert_array_equal(planes[3], w)
+    wy, w, w2v, _ = planes
     with np.errstate(invalid="ignore", divide="ignore"):
-        return wy / w, variance / w**2, thin
+        return wy / w, w2v / w**2, thin
 
 
 def test_filled__without_dithers_is_the_bilinear_demosaic():
@@ -100,7 +103,7 @@ def test_weight_filled__a_rim_of_few_drops_counts_little():
     rim = np.where(x < 48, 5.0, np.where((y % 4 == 0) & (x % 4 == 0), 1.0, 0.0))[None]
     found = {}
     for name, w in (("still", still_red), ("rim", rim)):
-        _, _, thin = colours.filled(w[None], w[None], w)
+        thin = colours.fill(w[None].copy(), [0], [], w)
         one, whole = colours.weight_filled(np.where(thin, masks.FILLED, 0), colours.local_mean(w))
         found[name] = one[0] / whole[0], thin.mean()
     # Of 17 rows around a pixel of red 9 hold red, around the others 8; columns alike.
@@ -131,7 +134,7 @@ def test_planes__halves_say_what_the_variance_says(n):
     sums = sums_of_frames(rng, n, shape, 2.5)
     counts = np.full((1, 1, *shape), n)
     zero = np.zeros((1, *shape), np.int64)
-    planes = colours.planes_of(sums, counts, zero, zero, zero, np.ones(1), ("point", 0.0, 1.0))
+    planes = colours.planes_of(sums.copy(), counts, zero, zero, zero, np.ones(1), ("point", 0.0, 1.0))
     own = planes["MASK"] == 0
     assert own.mean() > 0.5
     chi2 = (planes["SPLIT"] ** 2 / planes["VAR"])[own & np.isfinite(planes["SPLIT"])]

@@ -12,7 +12,7 @@ NO_DATA, SATURATED = -32768, 32767
 KEPT, REJECTED, CLIPPED, MISSING = 0, 1, 2, 3
 # Sums of a pixel over frames; the even and the odd frames apart where halves are compared.
 SUMS = ("WY_EVEN", "W_EVEN", "WY_ODD", "W_ODD", "W2V", "W2R", "IY", "I", "Y", "EXPOSURE")
-COUNTS = ("N",)
+COUNTS, SECONDS = ("N",), 9
 # Fields of a frame over the tiles, in this order.
 FIELDS = ("SCALE", "SKY", "VARIANCE", "FWHM", "WEIGHT")
 # Step of the bank of blurred templates: variance of a blur in px^2, and the most steps.
@@ -217,7 +217,7 @@ def mark(codes, zero, scale, fields, grid, cell, places, bank, width, squared, s
     n, h, w = codes.shape
     if fields.shape[:2] != (n, len(FIELDS)) or bank.shape[1:] != (h, w) or width.shape != (h, w):
         raise ValueError(f"need n frames with {len(FIELDS)} fields, got {codes.shape}, {fields.shape}, {bank.shape}")
-    _check(places)
+    places = _prepared(places)
     marks = np.empty((n, h, w), np.uint8)
     limits = (float(options["inverse_gain"]), float(options["kappa"]), float(options["seeing_tolerance"]))
     columns = _columns(grid, w, fields.shape[4])
@@ -232,10 +232,12 @@ def mark(codes, zero, scale, fields, grid, cell, places, bank, width, squared, s
 Places = namedtuple("Places", "y0 x0 to_frame lens tables table_of area")
 
 
-def _check(places):
+def _prepared(places):
+    """Places with tables (m, 4 p p) and their side: to make them flat pixel by pixel would take calls."""
     side = places.tables.shape[2]
     if side & (side - 1):
         raise ValueError(f"need tables whose sides are powers of 2, got {places.tables.shape}")
+    return places._replace(tables=(places.tables.reshape(len(places.tables), -1), side))
 
 
 @part(fastmath={"contract"})
@@ -308,9 +310,9 @@ def _along(even, odd, columns, x0, out):
 def _noise_gains(places, k, y, x0, index, out):
     """Variance of resampled pixels over that of a raw one, from column x0 of a band on."""
     at_y, at_x = places.y0 + y, places.x0 + x0
-    table = places.tables[places.table_of[k]]
-    rows = table[2 * (at_y % 2) : 2 * (at_y % 2) + 2].reshape(-1)
-    _cells(places.to_frame[k], places.lens, np.int32(at_x), at_y, np.int32(table.shape[1]), index[: len(out)])
+    tables, side = places.tables
+    rows = tables[places.table_of[k], 2 * (at_y % 2) * side * side :]
+    _cells(places.to_frame[k], places.lens, np.int32(at_x), at_y, np.int32(side), index[: len(out)])
     for n in range(len(out)):
         out[n] = rows[np.uint32(index[n])]
 
@@ -337,25 +339,27 @@ def _cells(to_frame, lens, first_x, y, side, index):
 
 
 @part(fastmath={"contract"}, error_model="numpy")
-def _variances(gain, raw, area, signal, inverse_gain, t, out):
+def _variances(gain, raw, area, signal, inverse_gain, per_scale, out):
     """Variance of resampled pixels: of their sky by lattice area, and of the photons above or below it."""
     per_area, inverse_gain = F(1 / area), F(inverse_gain)
     for n in range(len(out)):
         sky = raw[n] * per_area
-        out[n] = gain[n] * max(sky + signal[n] * inverse_gain / t[n], F(LEAST_VARIANCE) * sky)
+        out[n] = gain[n] * max(sky + signal[n] * inverse_gain * per_scale[n], F(LEAST_VARIANCE) * sky)
 
 
 @part(fastmath={"contract"}, error_model="numpy")
 def _values(codes, zero, scale, sky, t, out):
+    """Values on the scale of the reference; of `t` its inverse is left, as another division takes long."""
     for n in range(len(out)):
-        out[n] = F(zero + scale * codes[n] - sky[n]) / t[n]
+        t[n] = F(1) / t[n]
+        out[n] = F(zero + scale * codes[n] - sky[n]) * t[n]
 
 
 @part(fastmath={"contract"}, error_model="numpy")
 def _known(codes, zero, scale, lines, channels, columns, places, k, y, x0, signal, inverse_gain, index, known):
     """What is known of the pixels of a chunk of frame k: fills `known` (6, ROOM); `lines` (5, c, nx) are its fields."""
     even, odd, n = *channels, len(codes)
-    t, raw, spare = known[T, :n], known[RAW, :n], known[SPARE, :n]
+    t, raw, spare = known[T, :n], known[RAW, :n], known[SPARE, :n]  # t, and from _values on 1 / t
     _along(lines[0, even], lines[0, odd], columns, x0, t)
     _along(lines[1, even], lines[1, odd], columns, x0, spare)
     _along(lines[2, even], lines[2, odd], columns, x0, raw)
@@ -542,19 +546,21 @@ def accumulate(codes, marks, zero, scale, fields, grid, cell, places, signal, in
     n, h, w = codes.shape
     if marks.shape != codes.shape or fields.shape[:2] != (n, len(FIELDS)) or len(odd) != n or len(exposure_s) != n:
         raise ValueError(f"need n frames in all arrays, got {codes.shape}, {marks.shape}, {fields.shape}")
-    _check(places)
+    places = _prepared(places)
+    # Of frames exposed alike their number says it; NaN is like nothing.
+    alike = bool(n and (exposure_s == exposure_s[0]).all())
     sums = np.zeros((3, len(SUMS), h, w))
     counts = np.zeros((3, len(COUNTS), h, w), np.int32)
     per_row = np.zeros((h, n, 4), np.int64)
     columns = _columns(grid, w, fields.shape[4])
-    frames, room = (codes, marks, zero, scale, fields, odd, exposure_s), _room(fields)
+    frames, room = (codes, marks, zero, scale, fields, odd, exposure_s, alike), _room(fields)
     _accumulate(frames, grid, cell, places, columns, signal, float(inverse_gain), sums, counts, per_row, room)
     return sums, counts, per_row.sum(0)
 
 
 @entry(fastmath={"contract"}, error_model="numpy")
 def _accumulate(frames, grid, cell, places, columns, signal, inverse_gain, sums, counts, per_row, room):
-    codes, marks, zero, scale, fields, odd, exposure_s = frames
+    codes, marks, zero, scale, fields, odd, exposure_s, alike = frames
     lines, index, known, kept = room
     n, h, w = codes.shape
     for y in range(h):
@@ -578,17 +584,27 @@ def _accumulate(frames, grid, cell, places, columns, signal, inverse_gain, sums,
                 after = (signal[y, x0:end], inverse_gain, index, known)
                 _known(codes[k, y, x0:end], zero[k], scale[k], lines[k], channels, columns, places, k, y, x0, *after)
                 half = 2 if odd[k] else 0
-                _add_kept(mark, known, exposure_s[k], half, kept, n_kept)
+                _add_kept(mark, known, half, kept, n_kept)
+                if not alike:
+                    _add_exposures(mark, exposure_s[k], kept)
                 if n_rejected + n_clipped:
                     _add_others(mark, known, exposure_s[k], half, sums[:, :, y, x0:end], counts[:, 0, y, x0:end])
             for m in range(len(SUMS)):
                 _copy(kept[m], sums[0, m, y, x0:end])
+            if alike:
+                _times(n_kept, exposure_s[0], sums[0, SECONDS, y, x0:end])
 
 
 @part()
 def _copy(values, to):
     for x in range(len(to)):
         to[x] = values[x]
+
+
+@part()
+def _times(counts, exposure, to):
+    for x in range(len(to)):
+        to[x] = counts[x] * exposure
 
 
 @part()
@@ -602,12 +618,12 @@ def _count(marks):
 
 
 @part(fastmath={"contract"}, error_model="numpy")
-def _add_kept(mark, known, exposure, half, sums, counts):
-    """Add the pixels that count; of the others zeros."""
+def _add_kept(mark, known, half, sums, counts):
+    """Add the pixels that count, but for their exposure; of the others zeros."""
     n = len(mark)
     value, variance, raw, weight = known[VALUE, :n], known[VARIANCE, :n], known[RAW, :n], known[WEIGHT, :n]
     wy, w, w2v, w2r = sums[half, :n], sums[half + 1, :n], sums[4, :n], sums[5, :n]
-    iy, i, y, seconds = sums[6, :n], sums[7, :n], sums[8, :n], sums[9, :n]
+    iy, i, y = sums[6, :n], sums[7, :n], sums[8, :n]
     for x in range(n):
         kept = mark[x] == KEPT
         own, one = (weight[x] if kept else F(0.0)), (F(1.0) if kept else F(0.0))
@@ -620,8 +636,13 @@ def _add_kept(mark, known, exposure, half, sums, counts):
         iy[x] += inverse * of_value
         i[x] += inverse
         y[x] += of_value
-        seconds[x] += exposure if kept else 0.0  # it may be NaN
         counts[x] += kept
+
+
+@part()
+def _add_exposures(mark, exposure, sums):
+    for x in range(len(mark)):
+        sums[SECONDS, x] += exposure if mark[x] == KEPT else 0.0  # it may be NaN
 
 
 @part(fastmath={"contract"}, error_model="numpy")

@@ -81,7 +81,7 @@ N_INTEGERS = 3 * WIDE
 WY, W, W2V, Y = (Index(k * WIDE) for k in range(4))
 
 # Places of numbers of a row: its cubics (2, 4), the ends of its segments (n, 2), and fields at the ends of a run
-# (RUN + 1, 2, 4); then what is known of the pixels of a run, as above.
+# (RUN + 1, 2, 4), flat; then what is known of the pixels of a run, as above.
 Room = namedtuple("Room", "row ends nodes places terms floats integers far counting parts areas shares")
 
 
@@ -90,7 +90,7 @@ def _room(width, ny=1, nx=1):
     return Room(
         row=np.empty((2, 4)),
         ends=np.empty((width // SEGMENT + 4, 2)),
-        nodes=np.empty((RUN + 1, 2, 4), np.float32),
+        nodes=np.empty((RUN + 1) * 2 * 4, np.float32),
         places=np.empty(2 * WIDE),
         terms=np.empty(4 * WIDE),
         floats=np.empty(N_FLOATS, np.float32),
@@ -284,10 +284,11 @@ def _places(light, row, low, high, places):
 
 
 @part(error_model="numpy")
-def _fields_along(light, y, ends, nodes, floats):
-    """Fields of the pixels of a run of segments, whose ends lie at places (n + 1, 2): SCALE ... LAST of the floats."""
+def _fields_along(light, fields, y, ends, nodes, floats):
+    """Fields of the pixels of a run of segments, whose ends lie at places (n + 1, 2): SCALE ... LAST of the floats.
+    `fields` are those of the light, flat."""
     grid, (_, ny, nx, _) = light.grid, light.fields.shape
-    fields, line, nodes = light.fields.reshape(-1), Index(4 * nx), nodes.reshape(-1)
+    line = Index(4 * nx)
     even, odd = light.cell[y % 2, 0] * ny, light.cell[y % 2, 1] * ny
     for n in range(len(ends)):
         at_y, at_x = (ends[n, 1] - grid[0]) / grid[2], (ends[n, 0] - grid[1]) / grid[2]
@@ -462,6 +463,7 @@ def _mark(light, bend, marks, band, template, halo, limits, room):
     wide = columns + 2 * halo
     flat = (plain.reshape(-1), template.signal.reshape(-1), template.squared.reshape(-1))
     row, ends, places, floats, integers, far = room.row, room.ends, room.places, room.floats, room.integers, room.far
+    fields = light.fields.reshape(-1)
     for j_image in range(first_row, last_row):
         y = top + j_image
         _row(light, float(y), row)
@@ -473,7 +475,7 @@ def _mark(light, bend, marks, band, template, halo, limits, room):
             if skip >= stop:
                 continue
             _places(light, row, low, high, places)
-            _fields_along(light, y, ends[low - first : high - first + 1], room.nodes, floats)
+            _fields_along(light, fields, y, ends[low - first : high - first + 1], room.nodes, floats)
             phases = light.cell[y % 2, (start + left) % 2], light.cell[y % 2, (start + left + 1) % 2]
             n_pixels = (high - low) * SEGMENT
             _lattice_pixels(n_pixels, places, phases, band, halo, integers)
@@ -692,8 +694,10 @@ def deposit(lights, marks, band, signal, inverse_gain, odd, exposure_s, drop, on
     room = _room(stacked.image.shape[2], spots.ny.max(), spots.nx.max())
     # Each raw pixel that is left out adds at most ny x nx output pixels to the list.
     onto.reserve(_n_left_out(its_marks.reshape(-1)) * int(spots.ny.max() * spots.nx.max()))
-    arrays = (onto.sums, onto.cover, onto.slots, onto.lost, onto.lost_cover, onto.n_lost)
-    how = (first, signal, halo, float(inverse_gain), per_frame)
+    flat = (array.reshape(-1) for array in (onto.sums, onto.cover, onto.slots, onto.lost, onto.lost_cover))
+    arrays = (*flat, onto.n_lost, wanted)
+    of_light = (signal.reshape(-1), halo, signal.shape[1:])
+    how = (first, of_light, float(inverse_gain), per_frame)
     _deposit(stacked, np.array(bends), spots, its_marks, *how, arrays, room)
 
 
@@ -718,8 +722,9 @@ def _n_left_out(marks):
 
 
 @entry(error_model="numpy")
-def _deposit(lights, bends, spots, marks, first, signal, halo, inverse_gain, per_frame, onto, room):
-    n_rows, n_columns = onto[1].shape[1:3]
+def _deposit(lights, bends, spots, marks, first, signal, inverse_gain, per_frame, onto, room):
+    # Arrays of more than one axis that are read and written by drops are flat: to make them so takes a call.
+    _, n_rows, n_columns = onto[-1]
     for j in range(0, n_rows, TILE_ROWS):
         for i in range(0, n_columns, TILE_COLUMNS):
             tile = (j, i, min(TILE_ROWS, n_rows - j), min(TILE_COLUMNS, n_columns - i))
@@ -745,11 +750,11 @@ def _deposit(lights, bends, spots, marks, first, signal, halo, inverse_gain, per
                     spots.sides[k],
                 )
                 frame = (inverse_gain, per_frame[0][k], per_frame[1][k])
-                _fill(light, bends[k], spot, marks[k], first, tile, signal, halo, frame, onto, room)
+                _fill(light, bends[k], spot, marks[k], first, tile, signal, frame, onto, room)
 
 
 @part(error_model="numpy")
-def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, onto, room):
+def _fill(light, bend, spot, marks, first, tile, signal, per_frame, onto, room):
     """Drops on the output pixels of a tile: first row and column, height, width."""
     inverse_gain, half, exposure_s = per_frame
     n_columns = light.image.shape[1]
@@ -763,7 +768,7 @@ def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, onto, 
     )
     row_low, row_high, low, high = _window(light, bend, box)
     row, ends, places, terms = room.row, room.ends, room.places, room.terms
-    floats, integers = room.floats, room.integers
+    floats, integers, fields = room.floats, room.integers, light.fields.reshape(-1)
     for j_image in range(row_low, row_high):
         y = top + j_image
         _row(light, float(y), row)
@@ -775,10 +780,10 @@ def _fill(light, bend, spot, marks, first, tile, signal, halo, per_frame, onto, 
             if skip >= stop:
                 continue
             _places(light, row, begin, end, places)
-            _fields_along(light, y, ends[begin - low : end - low + 1], room.nodes, floats)
+            _fields_along(light, fields, y, ends[begin - low : end - low + 1], room.nodes, floats)
             phases = light.cell[y % 2, (left + start) % 2], light.cell[y % 2, (left + start + 1) % 2]
             _drops(n, spot, places, first, floats, integers)
-            _light_at(n, places, phases, first, halo, signal, integers, floats)
+            _light_at(n, places, phases, first, signal, integers, floats)
             _spread(n, spot, floats, room.parts, room.areas, room.shares)
             image = light.image[j_image, start + skip : start + stop]
             its_marks = marks[j_image, start + skip : start + stop]
@@ -815,9 +820,10 @@ def _drops(n, spot, places, first, floats, integers):
 
 
 @part(error_model="numpy")
-def _light_at(n, places, phases, first, halo, signal, integers, floats):
+def _light_at(n, places, phases, first, signal, integers, floats):
     """LIGHT of the nearest lattice pixel; of pixels beyond the halo, whose drops do not reach the band, of any."""
-    h, w, flat = np.int32(signal.shape[1]), np.int32(signal.shape[2]), signal.reshape(-1)
+    flat, halo, shape = signal
+    h, w = np.int32(shape[0]), np.int32(shape[1])
     first_y, first_x = np.int32(first[0] - halo), np.int32(first[1] - halo)
     even, odd = np.int32(phases[0]) * h * w, np.int32(phases[1]) * h * w
     for k in range(Index(n)):
@@ -862,10 +868,7 @@ def _counting(marks, skip, terms, integers, tile, spot, counting):
 def _scatter(run, spot, tile, half, exposure_s, onto):
     """Add the drops of a run to the output pixels of a tile."""
     marks, skip, phases, terms, integers, counting, shares = run
-    sums, cover, slots, lost, lost_cover, n_lost = onto
-    _, n_channels, h, w = slots.shape
-    sums, cover, slots = sums.reshape(-1), cover.reshape(-1), slots.reshape(-1)
-    lost, lost_cover = lost.reshape(-1), lost_cover.reshape(-1)
+    sums, cover, slots, lost, lost_cover, n_lost, (n_channels, h, w) = onto
     even, odd, of_kind, width, wide = phases[0] * h * w, phases[1] * h * w, n_channels * h * w, Index(w), Index(WIDE)
     bottom, right = tile[0] + tile[2], tile[1] + tile[3]
     for n in range(len(marks)):

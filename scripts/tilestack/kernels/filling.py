@@ -49,14 +49,14 @@ def _add(line, other):
         line[x] += other[x]
 
 
-def filled(sums, variance, weight, limit, radii, raised, spreading):
-    """Sums with those of neighbours where a pixel is thin; elsewhere as they are, to the bit.
+def fill(planes, sums, squares, weight, limit, radii, raised, spreading):
+    """Add to sums those of neighbours where a pixel is thin, in place; elsewhere they stay, to the bit.
 
     Parameters
     ----------
-    sums : (n, c, h, w) float64 array
-    variance : (m, c, h, w) float64 array
-        Sums of w^2 v.
+    planes : (n, c, h, w) float64 array
+    sums, squares : lists of int
+        Which of the planes are sums of w and of w times something, and which of w^2 v; others stay as they are.
     weight, limit : (c, h, w) float64 arrays
         A pixel of less weight than its limit is thin. Where the limit is NOTHING there is nothing around either.
     radii : (r,) int64 array
@@ -69,27 +69,38 @@ def filled(sums, variance, weight, limit, radii, raised, spreading):
 
     Returns
     -------
-    sums, variance : arrays as given
-    thin : (c, h, w) bool array
+    (c, h, w) bool array
+        Which pixels are thin.
     """
-    if sums.shape[1:] != weight.shape or variance.shape[1:] != weight.shape or limit.shape != weight.shape:
-        raise ValueError(f"need equal images, got {sums.shape}, {variance.shape}, {weight.shape} and {limit.shape}")
-    results = sums.copy(), variance.copy(), np.zeros(weight.shape, np.bool_)
-    _filled(sums, variance, weight, limit, radii, raised, spreading, np.empty((2, len(radii))), *results)
-    return results
+    if planes.ndim != 4 or planes.shape[1:] != weight.shape or limit.shape != weight.shape:
+        raise ValueError(f"need equal images, got {planes.shape}, {weight.shape} and {limit.shape}")
+    if not planes.flags.c_contiguous:
+        raise ValueError("need planes in one piece, as they are changed in place")
+    thin = ~(weight >= limit)
+    # As they will be, of each thin pixel: its neighbours need it as it is.
+    made = np.empty((np.count_nonzero(thin), len(sums) + len(squares)))
+    which, room = (np.array(sums, np.int64), np.array(squares, np.int64)), np.empty((2, len(radii)))
+    _fill(planes, *which, thin, limit, weight, radii, raised, spreading, room, made)
+    _put(planes.reshape(len(planes), -1), np.flatnonzero(thin & (limit > NOTHING)), np.concatenate(which), made)
+    return thin
 
 
 @entry()
-def _filled(sums, variance, weight, limit, radii, raised, spreading, room, out, noise, thin):
+def _put(planes, pixels, which, made):
+    for k in range(len(pixels)):
+        for i in range(len(which)):
+            planes[which[i], pixels[k]] = made[k, i]
+
+
+@entry()
+def _fill(planes, sums, squares, thin, limit, weight, radii, raised, spreading, room, made):
     n_channels, h, w = weight.shape
     n_radii, share, boxes = len(radii), room[0], room[1]
+    n = 0
     for row in range(n_channels * h):
         c, y = row // h, row % h
         for x in range(w):
-            if weight[c, y, x] >= limit[c, y, x]:
-                continue
-            thin[c, y, x] = True
-            if limit[c, y, x] <= NOTHING:
+            if not thin[c, y, x] or limit[c, y, x] <= NOTHING:
                 continue
             left = 1.0
             for k in range(n_radii):
@@ -102,20 +113,22 @@ def _filled(sums, variance, weight, limit, radii, raised, spreading, room, out, 
                 share[k] = left * own / (side * side)
                 left *= 1 - own
             for i in range(len(sums)):
-                total = share[0] * sums[i, c, y, x]
+                image = planes[sums[i], c]
+                total = share[0] * image[y, x]
                 for k in range(1, n_radii):
                     if share[k] > 0:
-                        total += share[k] * _around(sums[i, c], y, x, radii[k])
-                out[i, c, y, x] = total
-            for i in range(len(variance)):
+                        total += share[k] * _around(image, y, x, radii[k])
+                made[n, i] = total
+            for i in range(len(squares)):
                 for k in range(n_radii):
-                    boxes[k] = _around(variance[i, c], y, x, radii[k])
+                    boxes[k] = _around(planes[squares[i], c], y, x, radii[k])
                 total = 0.0
                 for k in range(n_radii):
                     for m in range(n_radii):
                         common = 1 + (raised[k, m] - 1) * spreading[c, y, x]
                         total += share[k] * share[m] * common * boxes[min(k, m)]
-                noise[i, c, y, x] = total
+                made[n, len(sums) + i] = total
+            n += 1
 
 
 @part()

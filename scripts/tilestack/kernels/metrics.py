@@ -157,28 +157,32 @@ def _structure_sums(codes, scale, step, template, top, left, cell, cuts_y, cuts_
 
 @part()
 def _of_rows(above, own, below, out):
-    _coded(above, out)
     for x in range(len(out)):
-        code = np.int32(below[x])
-        out[x] += own[x] + code + np.int32(LOWEST)
-        out[x] += np.int32(NO_VALUE) if code == NO_DATA or code == SATURATED else np.int32(0)
+        out[x] = _code(above[x]) + own[x] + _code(below[x])
 
 
 @part()
 def _coded(codes, out):
     for x in range(len(out)):
-        code = np.int32(codes[x])
-        bad = code == NO_DATA or code == SATURATED
-        out[x] = code + np.int32(LOWEST) + (np.int32(NO_VALUE) if bad else np.int32(0))
+        out[x] = _code(codes[x])
+
+
+@part()
+def _code(code):
+    code, none = np.int32(code), np.int32(0)
+    bad = (np.int32(NO_VALUE) if code == NO_DATA else none) + (np.int32(NO_VALUE) if code == SATURATED else none)
+    return code + np.int32(LOWEST) + bad
 
 
 @part(fastmath={"contract"})
 def _structure(inner, outer, own, scale, out):
+    """Mean of nine pixels less that of eight around them, from whole numbers; what codes count from drops out."""
     (a, b, c), (d, e, f) = inner, outer
+    scale, nan, none = np.float32(scale / 72), np.float32(np.nan), np.int32(NO_VALUE)
     for x in range(len(own)):
         nine, eight = a[x] + b[x] + c[x], d[x] + e[x] + f[x] - own[x]
-        value = scale * ((nine - 9 * LOWEST) / 9 - (eight - 8 * LOWEST) / 8)
-        out[x] = value if nine < NO_VALUE and eight < NO_VALUE else np.nan
+        value = scale * np.float32(np.int32(8) * nine - np.int32(9) * eight)
+        out[x] = value if (nine < none) & (eight < none) else nan
 
 
 @part(fastmath={"contract"})

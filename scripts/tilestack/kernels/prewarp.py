@@ -459,11 +459,11 @@ def quantise(image, saturated, zero, scale):
 
 @entry(fastmath={"contract"})
 def _quantise(image, saturated, zero, scale, codes):
+    per_step = 1 / scale
     for y in range(image.shape[0]):
-        for x in range(image.shape[1]):
-            if np.isnan(image[y, x]):
-                codes[y, x] = -32768
-            elif saturated[y, x]:
-                codes[y, x] = 32767
-            else:
-                codes[y, x] = min(max(round((image[y, x] - zero) / scale), -32767), 32766)
+        its, row, out = image[y], saturated[y], codes[y]
+        for x in range(len(out)):
+            value = its[x]
+            code = np.int32(np.rint(min(max((value - zero) * per_step, -32767.0), 32766.0)))
+            code = np.int32(32767) if row[x] else code
+            out[x] = np.int16(-32768) if np.isnan(value) else np.int16(code)
