@@ -6,6 +6,7 @@ from matplotlib import figure
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tilestack import colourfit, debayering, files, masks, plate, products, robust, starcolours
+from tilestack.kernels import clipping
 
 CHANNELS = ("R", "G", "B")
 
@@ -93,7 +94,7 @@ def sky_levels(planes):
     for plane in planes:
         values = plane[np.isfinite(plane)][::step].astype(float)
         low = values[values <= np.median(values) + 2 * robust.spread(values)]
-        levels.append(robust.clipped(low)[0])
+        levels.append(clipping.clipped(low)[0])
     return np.array(levels)
 
 

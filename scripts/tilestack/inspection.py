@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from tilestack import bayer, lights, robust
-from tilestack.kernels import scan
+from tilestack import bayer, lights
+from tilestack.kernels import clipping, scan
 
 # Block of the sky under a peak, in pixels of the 2x2-binned light.
 BLOCK = 32
@@ -163,7 +163,7 @@ def _looks_cfa(phases, noises):
     """Whether the four phases of a 2x2 cell look like a Bayer mosaic: one diagonal equal, the rest not."""
     # No medians: on the coarse steps of a converter those of equal phases lie a step apart.
     samples = [_thinned(phase) for phase in phases]
-    levels = np.array([robust.clipped(sample[np.isfinite(sample)])[0] for sample in samples])
+    levels = np.array([clipping.clipped(sample)[0] for sample in samples])
     errors = 1.25 * np.array(noises) / np.sqrt([min(phase.size, SAMPLE) for phase in phases])
     for one, other, *rest in ((0, 3, 1, 2), (1, 2, 0, 3)):
         green = (levels[one] + levels[other]) / 2
@@ -174,7 +174,7 @@ def _looks_cfa(phases, noises):
 
 
 def _noise(plane):
-    return robust.pixel_noise(_thinned(plane))
+    return clipping.pixel_noise(_thinned(plane))
 
 
 def _thinned(plane):

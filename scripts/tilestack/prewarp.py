@@ -3,8 +3,8 @@
 import numpy as np
 
 from tilestack import bayer, distortion, files, geometry, lights, prewarped, threads
+from tilestack.kernels import clipping, spans
 from tilestack.kernels import prewarp as kernel
-from tilestack.kernels import spans
 from tilestack.kernels import warp as resampling
 from tilestack.lattice import bilinear, filled, mesh_centres
 from tilestack.records import rounded
@@ -86,7 +86,7 @@ def _prewarp(read, frame, session, lattice, *, cfa, cosmetic):
         kernel.replace_defects(image, np.column_stack([defects["y"], defects["x"]]), 2 if mosaic else 1)
     stretch = float(1 / np.sqrt(geometry.area_scale(transform)))
     lens = distortion.as_array(session["distortion"])
-    raw_noise = kernel.noise_mesh(image, cell, lattice["mesh_px"])
+    raw_noise = clipping.noise_mesh(image, cell, lattice["mesh_px"])
     plane_of, step, offsets = layout(cell, lattice_cell, cfa)
     planes = planes_of(image, cell, step, offsets)
     near = resampling.saturation_map(image, session["saturation_adu"], resampling.kernel_reach(stretch, step))
@@ -95,7 +95,7 @@ def _prewarp(read, frame, session, lattice, *, cfa, cosmetic):
         planes, plane_of, step, offsets, near, to_frame, box, lens=lens, stretch=stretch
     )
     del image, planes, near  # memory that the codes take
-    origin, sky, pixel_noise = kernel.sky_mesh(warped, lattice_cell, box[0], box[1], lattice["mesh_px"])
+    origin, sky, pixel_noise = clipping.sky_mesh(warped, lattice_cell, box[0], box[1], lattice["mesh_px"])
     noise = _on_lattice_mesh(raw_noise, to_frame, origin, sky.shape[1:], lattice["mesh_px"])
     n_known, low, high, energy = kernel.looked_through(warped, 2 if mosaic else 1)
     low, high = (low, high) if n_known else (0.0, 1.0)

@@ -15,7 +15,7 @@ class Writer(files.Writer):
     """
 
     def __enter__(self):
-        self._rows = [(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int64))]
+        self._n_rows, self._rows = 0, [(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int64))]
         return super().__enter__()
 
     def __exit__(self, *error):
@@ -26,13 +26,13 @@ class Writer(files.Writer):
 
     def frame(self, name, bands, cards):
         """Append a frame: what ``spans.pack`` makes of bands of its rows, in their order."""
-        first_row = sum(len(part[0]) for part in self._rows)
         n_bytes = sum(len(stream) for stream, *_ in bands)
-        place = self.reserve(name, (n_bytes,), "u1", {**cards, "SPANROW": (first_row, "its first row in SPANS")})
+        place = self.reserve(name, (n_bytes,), "u1", {**cards, "SPANROW": (self._n_rows, "its first row in SPANS")})
         at = 0
         for stream, starts, first, end in bands:
             self.put(place, stream, at)
             self._rows.append((first, end, at + starts[:-1]))
+            self._n_rows += len(first)
             at += len(stream)
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 from scipy.spatial import cKDTree
 
-from tilestack import masks, robust
+from tilestack import masks
+from tilestack.kernels import clipping
 
 # Radius of the aperture, and of the ring that gives the sky, in FWHM.
 APERTURE, RING = 2.5, (4.0, 6.5)
@@ -109,8 +110,7 @@ def _aperture(planes, variance, mask, centre, radius, ring):
     around = (distance >= ring[0]) & (distance <= ring[1])
     if np.isnan(cut[:, share > 0]).any() or np.isfinite(cut[:, around]).mean() < 0.9:
         return None
-    level = np.array([robust.clipped(plane[around & np.isfinite(plane)])[0] for plane in cut])
-    spread = np.array([robust.clipped(plane[around & np.isfinite(plane)])[1] for plane in cut])
+    level, spread = np.array([clipping.clipped(plane[around]) for plane in cut]).T
     area = share.sum()
     flux = (cut * share).sum(axis=(1, 2), where=share > 0) - level * area
     own = np.nansum(np.maximum(noise, 0) * share**2, axis=(1, 2))

@@ -3,8 +3,8 @@
 import numpy as np
 import sep
 
-from tilestack import bayer, robust
-from tilestack.kernels import detection, scan
+from tilestack import bayer
+from tilestack.kernels import clipping, detection, scan
 
 # Mesh of the sky behind detections, in pixels of the image they are found on, and which of its rows tell the sky.
 MESH, SKY_ROWS = 64, 4
@@ -42,8 +42,8 @@ def sky_noise(image, pattern):
         planes = [image[y::step, x::step] for y, x in np.argwhere(cell[:step, :step] == channel)]
         planes = [plane[:: max(1, plane.size // SAMPLE)] for plane in planes]
         values = np.concatenate([plane.ravel() for plane in planes])
-        level.append(robust.clipped(values[np.isfinite(values)])[0])
-        noise.append(robust.pixel_noise(np.concatenate(planes)))
+        level.append(clipping.clipped(values)[0])
+        noise.append(clipping.pixel_noise(np.concatenate(planes)))
     return np.array(level), np.array(noise)
 
 

@@ -7,7 +7,7 @@ session never changes what an earlier one was measured against.
 import numpy as np
 
 from tilestack import bayer, files, geometry, prewarped, sky, threads
-from tilestack.kernels import prewarp as prewarp_kernel
+from tilestack.kernels import clipping
 from tilestack.kernels import template as kernel
 from tilestack.lattice import tile_centres, tile_range
 from tilestack.records import rounded
@@ -93,7 +93,7 @@ def write_layer(path, images, order, wanted, normalized, lattice, n_threads=1):
             stored = (*parts[:2], np.minimum(parts[2], MOST_COUNTED).astype(np.uint8))
             for place, part in zip(places, stored, strict=True):
                 writer.put(place, part, first * box[3])
-    origin, level, _ = prewarp_kernel.sky_mesh(whole, cell, box[0], box[1], lattice["mesh_px"])
+    origin, level, _ = clipping.sky_mesh(whole, cell, box[0], box[1], lattice["mesh_px"])
     return {"box": box, "mesh_origin": origin, "sky": rounded(level), "frames": order[:wanted], "spare": order[wanted:]}
 
 

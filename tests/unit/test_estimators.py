@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from tilestack import efficiency, lattice, normalization, overlap, photometry, robust, sky, weights
+from tilestack import efficiency, lattice, normalization, overlap, photometry, sky, weights
+from tilestack.kernels import clipping
 
 
 @pytest.mark.parametrize("step", [0, 16, 60])
@@ -11,13 +12,13 @@ def test_clipped__has_no_bias_where_the_converter_has_coarse_steps(step):
     values = rng.normal(903.3, 80, 200_000)
     values = step * np.round(values / step) if step else values
     values[::200] = 40000
-    centre, sigma = robust.clipped(values)
+    centre, sigma = clipping.clipped(values)
     assert centre == pytest.approx(903.3, abs=0.7) and sigma == pytest.approx(np.hypot(80, step / 12**0.5), rel=0.01)
 
 
 def test_pixel_noise__takes_no_gradient_for_noise():
     rows = np.random.default_rng(2).normal(0, 5, (300, 300)) + np.linspace(0, 300, 300)
-    assert robust.pixel_noise(rows) == pytest.approx(5, rel=0.02)
+    assert clipping.pixel_noise(rows) == pytest.approx(5, rel=0.02)
 
 
 def scene(rng, n_frames=30, n_stars=25, noise=0.02, missing=0.3):

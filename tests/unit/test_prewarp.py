@@ -4,8 +4,8 @@ from colour_demosaicing import demosaicing_CFA_Bayer_Malvar2004
 from scipy.ndimage import gaussian_filter
 
 from tilestack import bayer, distortion, geometry, prewarp
+from tilestack.kernels import clipping, spans
 from tilestack.kernels import prewarp as kernel
-from tilestack.kernels import spans
 from tilestack.kernels import warp as resampling
 
 MONO = np.zeros((2, 2), np.int64)
@@ -349,7 +349,7 @@ def test_sky_mesh__measures_level_and_noise(pattern, step_adu):
     image[20:23, 20:23] += 5000  # a star is no sky
     image = (step_adu * np.floor(image / step_adu) + step_adu / 2 if step_adu else image).astype(np.float32)
     image[:, :70] = np.nan
-    origin, found, noise = kernel.sky_mesh(image, cell, 6, -70, 64)
+    origin, found, noise = clipping.sky_mesh(image, cell, 6, -70, 64)
     assert origin == (0, -2) and np.isnan(found[:, :, 0]).all()
     inner = np.isfinite(found)
     columns = np.arange(-2, found.shape[2] - 2) * 64 + 31.5 + 70
@@ -358,7 +358,7 @@ def test_sky_mesh__measures_level_and_noise(pattern, step_adu):
     assert np.abs(np.nanmean(found - expected, axis=(1, 2))).max() < 1.5
     truth = np.hypot(sigma, step_adu / 12**0.5)
     np.testing.assert_allclose(np.nanmean(noise, axis=(1, 2)), truth, rtol=0.02)
-    raw = kernel.noise_mesh(image, cell, 64)
+    raw = clipping.noise_mesh(image, cell, 64)
     np.testing.assert_allclose(np.nanmean(raw, axis=(1, 2)), truth, rtol=0.02)
 
 
