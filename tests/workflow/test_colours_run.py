@@ -127,3 +127,19 @@ def test_run__superpixels_go_through_all_phases(copied, finished):
     np.testing.assert_allclose(made["PRIMARY"][1][known], np.mean(cut, axis=0)[known], rtol=1e-6)
     assert record(run, "run_status")["status"] == record(run, "validation")["status"]
     assert record(run, "astrometry")["status"] == record(finished.run, "astrometry")["status"]
+
+
+def test_run__colours_have_sums_by_cluster_only_where_the_stack_needs_them(copied):
+    work, run = copied, copied.run
+    (path,) = run.glob("work/drizzled/*/*.fits")
+    work.snakemake("--config", "state_clustering={enabled: always}")
+    assert record(run, "stacking")["source"] == "synthetic" and fits.getval(path, "CLUSTERS") == ""
+    plain = pixels(run, "stacked_rgb.fits"), pixels(run, "planes/even_rgb.fits")
+    # A factor that changes nothing, and so does the combination.
+    work.snakemake("--config", "stacking={cluster_quality_kappa: 1e-9}")
+    assert len(fits.getval(path, "CLUSTERS").split()) >= 2
+    combined = pixels(run, "stacked_rgb.fits"), pixels(run, "planes/even_rgb.fits")
+    for one, other in zip(plain, combined, strict=True):
+        assert one.keys() == other.keys()
+        for name, plane in one.items():
+            np.testing.assert_allclose(other[name], plane, rtol=2e-6, atol=1e-6, err_msg=name)
