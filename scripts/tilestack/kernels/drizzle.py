@@ -923,15 +923,24 @@ def _spread(n_pixels, spot, floats, parts, areas, shares):
     p4, p5, p6, p7 = F(spot.sides[4]), F(spot.sides[5]), F(spot.sides[6]), F(spot.sides[7])
     ex, bottom = np.float32(spot.ex), np.float32(-0.5 * (spot.sides[1] + spot.sides[3]))
     ey, factor, least = np.float32(spot.ey), np.float32(1 / spot.pixfrac**2), np.float32(LEAST_SHARE * area)
-    # First the area of the drop left of and below the far corner of each output pixel.
+    # First the area of the drop left of and below the far corner of each output pixel. It ends in the last column and
+    # row of them.
+    sides, right, top = (p0, p1, p2, p3, p4, p5, p6, p7), ex + ex, ey - bottom
     for m in range(ny):
         for n in range(nx):
             far_y, far_x, out = np.float32(m + 0.5), np.float32(n + 0.5), areas[(m * nx + n) * WIDE :]
-            for k in range(n_pixels):
-                dx, dy = min(far_x - x[k], ex) + ex, min(far_y - y[k], ey) - bottom
-                below = _edge(dx, dy, p0, p4, p6) + _edge(dx - p0, dy - p1, p2, p5, p7)
-                above = _edge(dx, dy, p2, p5, p7) + _edge(dx - p2, dy - p3, p0, p4, p6)
-                out[k] = factor * (below - above)
+            if m < ny - 1 and n < nx - 1:
+                for k in range(n_pixels):
+                    dx, dy = min(far_x - x[k], ex) + ex, min(far_y - y[k], ey) - bottom
+                    out[k] = factor * _corner(dx, dy, sides)
+            elif m < ny - 1:
+                for k in range(n_pixels):
+                    out[k] = factor * _corner(right, min(far_y - y[k], ey) - bottom, sides)
+            elif n < nx - 1:
+                for k in range(n_pixels):
+                    out[k] = factor * _corner(min(far_x - x[k], ex) + ex, top, sides)
+            else:
+                out[:n_pixels] = factor * _corner(right, top, sides)
     for m in range(ny):
         for n in range(nx):
             here, left = areas[(m * nx + n) * WIDE :], areas[(m * nx + max(n - 1, 0)) * WIDE :]
@@ -970,6 +979,15 @@ def _along(spot, half, place, n_parts, parts):
                 total += parts[n * WIDE + k]
             for n in range(n_parts):
                 parts[n * WIDE + k] /= total
+
+
+@part(error_model="numpy")
+def _corner(dx, dy, sides):
+    """Area of a drop left of and below a point, which lies so far from the corner of its box."""
+    p0, p1, p2, p3, p4, p5, p6, p7 = sides
+    below = _edge(dx, dy, p0, p4, p6) + _edge(dx - p0, dy - p1, p2, p5, p7)
+    above = _edge(dx, dy, p2, p5, p7) + _edge(dx - p2, dy - p3, p0, p4, p6)
+    return below - above
 
 
 @part(error_model="numpy")
