@@ -143,25 +143,23 @@ class Batch:
         (image,), *_ = self.layers.read(band)
         signal, inverse_gain = self.light(image, band), self.options["inverse_gain"]
         per_frame, parts, flat_parts = np.zeros((len(codes), 4), np.int64), [], []
-        for cluster, mine in enumerate(split.members):
-            fields, its_codes, its_marks = self.fields[mine], codes[mine], marks[mine]
-            after = (signal, inverse_gain, odd[mine], exposure_s[mine])
+        for cluster, members in enumerate(split.members):
+            after = (signal, inverse_gain, odd, exposure_s, members)
             place = (cluster, 0, (band[0] - self.box[0], 0))
-            *own, per_frame[mine] = kernel.accumulate(its_codes, its_marks, *self.frames_in(band, mine, fields), *after)
+            *own, counted = kernel.accumulate(codes, marks, *self.frames_in(band), *after)
+            per_frame += counted
             parts.append(written.sums.part(*place, *splitsums.separated(*own)))
             if split.flat:
-                flat = self.frames_in(band, mine, split.fields(fields))
-                own = kernel.accumulate(its_codes, its_marks, *flat, *after)[:2]
+                own = kernel.accumulate(codes, marks, *self.frames_in(band, split.fields(self.fields)), *after)[:2]
                 flat_parts.append(written.flat.part(*place, *splitsums.separated(*own)))
         return per_frame, parts, flat_parts
 
-    def frames_in(self, band, mine=slice(None), fields=None):
-        """Zero and scale of the codes, fields, grid, phase and places, as the kernels take them: of all or of some."""
+    def frames_in(self, band, fields=None):
+        """Zero and scale of the codes, fields, grid, phase and places, as the kernels take them."""
         grid = (*((band[k] - self.first_nodes[k]) / self.stride for k in (0, 1)), float(self.stride))
         phase = np.roll(self.cell, (-(band[0] % 2), -(band[1] % 2)), (0, 1))
-        of_frames = (self.to_frame[mine], self.lens, self.tables, self.table_of[mine], self.area[mine])
-        places = kernel.Places(band[0], band[1], *of_frames)
-        return self.zero[mine], self.scale[mine], self.fields if fields is None else fields, grid, phase, places
+        places = kernel.Places(*band[:2], self.to_frame, self.lens, self.tables, self.table_of, self.area)
+        return self.zero, self.scale, self.fields if fields is None else fields, grid, phase, places
 
     def template(self, band):
         """Template in a band, ``image``, ``width``, what a frame may differ from it by, ``squared``, and ``signal``."""

@@ -189,6 +189,26 @@ def test_accumulate__equals_plain_numpy(frames):
     np.testing.assert_array_equal(per_frame, [[(m == k).sum() for k in range(4)] for m in marks])
 
 
+@pytest.mark.parametrize("exposure", [10.0, np.nan])
+def test_accumulate__of_some_frames_is_that_of_these_alone(frames, exposure):
+    rng = np.random.default_rng(3)
+    marks, members = rng.integers(0, 4, (N, *SHAPE)).astype(np.uint8), np.array([0, 2, 5])
+    others = {"signal": rng.uniform(0, 99, SHAPE).astype(np.float32), "inverse_gain": 0.7}
+    of_frames = {"marks": marks, "odd": np.arange(N) % 2 == 1, "exposure_s": np.full(N, exposure)}
+    *some, per_frame = coadd.accumulate(**frames, **of_frames, **others, members=members)
+    each = ("codes", "zero", "scale", "fields")
+    places = frames["places"]
+    places = places._replace(**{key: getattr(places, key)[members] for key in ("to_frame", "table_of", "area")})
+    alone = frames | {key: frames[key][members] for key in each} | {"places": places}
+    *expected, counted = coadd.accumulate(**alone, **{k: v[members] for k, v in of_frames.items()}, **others)
+    for one, other in zip(some, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(per_frame[members], counted)
+    assert per_frame.sum() == counted.sum()
+    seconds = np.where(some[1][0, 0] > 0, some[1][0, 0] * exposure, 0.0)
+    np.testing.assert_array_equal(some[0][0, coadd.SECONDS], seconds)
+
+
 def test_accumulate__equal_pixels_give_that_value(frames):
     # Frames of one sky, each with its own scale and sky: the coadd is that sky, whatever the weights.
     truth = 1234.5

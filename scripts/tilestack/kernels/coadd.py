@@ -514,7 +514,9 @@ def _paint(codes, first_row, starts, ys, xs, reach, marks):
                         marks[k, yn, xn] = REJECTED
 
 
-def accumulate(codes, marks, zero, scale, fields, grid, cell, places, signal, inverse_gain, odd, exposure_s):
+def accumulate(
+    codes, marks, zero, scale, fields, grid, cell, places, signal, inverse_gain, odd, exposure_s, members=slice(None)
+):
     """Add up frames, pixel by pixel.
 
     Parameters
@@ -527,6 +529,8 @@ def accumulate(codes, marks, zero, scale, fields, grid, cell, places, signal, in
     odd : (n,) bool array
         Which half a frame belongs to.
     exposure_s : (n,) float64 array
+    members : slice or int64 array
+        Frames to add up.
 
     Returns
     -------
@@ -537,7 +541,7 @@ def accumulate(codes, marks, zero, scale, fields, grid, cell, places, signal, in
     counts : (3, 1, h, w) int32 array
         Number of frames behind them.
     per_frame : (n, 4) int64 array
-        Pixels of each frame by mark.
+        Pixels of each frame by mark; 0 of those that are not added.
 
     Notes
     -----
@@ -548,21 +552,22 @@ def accumulate(codes, marks, zero, scale, fields, grid, cell, places, signal, in
         raise ValueError(f"need n frames in all arrays, got {codes.shape}, {marks.shape}, {fields.shape}")
     places = _prepared(places)
     # Of frames exposed alike their number says it; NaN is like nothing.
-    alike = bool(n and (exposure_s == exposure_s[0]).all())
+    which = np.arange(n)[members]
+    alike = bool(len(which) and (exposure_s[which] == exposure_s[which[0]]).all())
     sums = np.zeros((3, len(SUMS), h, w))
     counts = np.zeros((3, len(COUNTS), h, w), np.int32)
     per_row = np.zeros((h, n, 4), np.int64)
     columns = _columns(grid, w, fields.shape[4])
-    frames, room = (codes, marks, zero, scale, fields, odd, exposure_s, alike), _room(fields)
+    frames, room = (which, codes, marks, zero, scale, fields, odd, exposure_s, alike), _room(fields)
     _accumulate(frames, grid, cell, places, columns, signal, float(inverse_gain), sums, counts, per_row, room)
     return sums, counts, per_row.sum(0)
 
 
 @entry(fastmath={"contract"}, error_model="numpy")
 def _accumulate(frames, grid, cell, places, columns, signal, inverse_gain, sums, counts, per_row, room):
-    codes, marks, zero, scale, fields, odd, exposure_s, alike = frames
+    which, codes, marks, zero, scale, fields, odd, exposure_s, alike = frames
     lines, index, known, kept = room
-    n, h, w = codes.shape
+    _, h, w = codes.shape
     for y in range(h):
         _lines(fields, grid[0] + y / grid[2], lines)
         channels = (cell[y % 2, 0], cell[y % 2, 1])
@@ -570,7 +575,7 @@ def _accumulate(frames, grid, cell, places, columns, signal, inverse_gain, sums,
             end = min(x0 + CHUNK, w)
             n_kept = counts[0, 0, y, x0:end]
             kept[:] = 0
-            for k in range(n):
+            for k in which:
                 mark = marks[k, y, x0:end]
                 _announce(codes[k, y, end : end + CHUNK], 64 // 2)
                 _announce(marks[k, y, end : end + CHUNK], 64)
@@ -592,7 +597,7 @@ def _accumulate(frames, grid, cell, places, columns, signal, inverse_gain, sums,
             for m in range(len(SUMS)):
                 _copy(kept[m], sums[0, m, y, x0:end])
             if alike:
-                _times(n_kept, exposure_s[0], sums[0, SECONDS, y, x0:end])
+                _times(n_kept, exposure_s[which[0]], sums[0, SECONDS, y, x0:end])
 
 
 @part()
