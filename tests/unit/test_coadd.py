@@ -464,3 +464,14 @@ def test_template_median__equals_plain_numpy(n, most, missing):
             assert spread[j, i] == pytest.approx(expected, rel=1e-5)
         else:
             assert np.isnan(image[j, i])
+
+
+def test_accumulate__of_a_batch_without_frames_is_nothing():
+    none = np.zeros((0, *SHAPE), np.int16)
+    fields, places = np.zeros((0, 5, 1, 2, 2), np.float32), in_place(0)
+    places = places._replace(tables=np.zeros((0, 4, N_PLACES, N_PLACES), np.float32))
+    how = (np.zeros(0), np.zeros(0), fields, GRID, np.zeros((2, 2), np.int64), places)
+    sums, counts, per_frame = coadd.accumulate(
+        none, none.astype(np.uint8), *how, np.zeros(SHAPE, np.float32), 0.7, np.zeros(0, bool), np.zeros(0)
+    )
+    assert not sums.any() and not counts.any() and per_frame.shape == (0, 4)

@@ -237,7 +237,7 @@ def _prepared(places):
     side = places.tables.shape[2]
     if side & (side - 1):
         raise ValueError(f"need tables whose sides are powers of 2, got {places.tables.shape}")
-    return places._replace(tables=(places.tables.reshape(len(places.tables), -1), side))
+    return places._replace(tables=(places.tables.reshape(len(places.tables), 4 * side * side), side))
 
 
 @part(fastmath={"contract"})
