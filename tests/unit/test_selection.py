@@ -209,6 +209,6 @@ def test_disk_need__grows_with_frames_and_batches():
     assert 50 * 2 * 1080 * 1920 < one < selection.disk_need_bytes([(50, 1080, 1920)] * 2)
     needs = [
         selection.disk_need_bytes([(50, 1080, 1920)], *more)
-        for more in ((1, 0), (3, 0), (12, 0), (12, 1), (12, 2), (12, 2, True))
+        for more in ((1, 0), (3, 0), (12, 0), (12, 1), (12, 2), (12, 2, True), (12, 2, True, True))
     ]
     assert [one, *needs] == sorted({one, *needs})
