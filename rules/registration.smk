@@ -68,9 +68,11 @@ rule scan_input:
         scan=lambda wildcards: config["scan"],
         assumptions=config["assumptions"],
         drizzle=config["drizzle"],
-        split_sessions=lambda wildcards: sum(not isinstance(grouping(session), str) for session in SESSIONS),
-        flat_weights=config["synthetic"]["weighting"] == "global",
-        by_cluster=lambda wildcards: by_cluster(SESSIONS),
+        clusters=lambda wildcards: {
+            "split_sessions": sum(not isinstance(grouping(session), str) for session in SESSIONS),
+            "flat_weights": config["synthetic"]["weighting"] == "global",
+            "by_cluster": by_cluster(SESSIONS),
+        },
         run_folder=lambda wildcards: RUN,
         code=code("scan_input.py"),
     script:

@@ -10,19 +10,16 @@ from tilestack import job, records, selection
 KEPT = ("shape", "colour_mode", "bayer_pattern", "saturation_adu")
 
 
-def scan_input(
-    facts_paths, out, *, plan, scan, assumptions, drizzle, split_sessions, flat_weights, by_cluster, run_folder
-):
+def scan_input(facts_paths, out, *, plan, scan, assumptions, drizzle, clusters, run_folder):
     """facts_paths: by session id, the paths of its batches, in order; plan: by session id, its folder and filter;
-    split_sessions: how many may have their sums by cluster, with flat_weights too; of colours only with by_cluster."""
+    clusters: what ``selection.disk_need_bytes`` takes beside batches and planes."""
     facts = {s: [records.read(path)["files"] for path in paths] for s, paths in facts_paths.items()}
     sessions = [(s, [file for batch in batches for file in batch]) for s, batches in facts.items()]
     filters = {s: entry["filter"] for s, entry in plan.items()}
     decided = selection.decide(sessions, scan, assumptions["exposure_time_tolerance_percent"], filters)
     mode = selection.check(decided, assumptions)
     planes = 3 if next(iter(decided.values()))["colour_mode"] == "osc" else int(drizzle["mono"])
-    sums = (planes * drizzle["scale"] ** 2, split_sessions, flat_weights, by_cluster)
-    disk = check_disk(decided, facts, run_folder, *sums)
+    disk = check_disk(decided, facts, run_folder, planes * drizzle["scale"] ** 2, clusters)
     files = [
         {**{key: value for key, value in fact.items() if key != "error"}, **file, "session": s}
         for s, all_facts in sessions
@@ -52,8 +49,8 @@ def scan_input(
     )
 
 
-def check_disk(decided, facts, run_folder, *sums):
-    """Compare what the run will write, `sums` as in ``disk_need_bytes``, with the space, less what is written yet."""
+def check_disk(decided, facts, run_folder, planes, clusters):
+    """Compare what the run will write, by ``disk_need_bytes``, with the space, less what is written yet."""
     batches, drafts = [], [*Path(run_folder, "work").glob("reconstruction*/*.fits")]
     for s, result in decided.items():
         used = iter(file["status"] != "excluded" for file in result["files"])
@@ -64,7 +61,7 @@ def check_disk(decided, facts, run_folder, *sums):
             batches.append((0 if summed else n_used, *(result["shape"] or (0, 0))))
             if not summed:
                 drafts.append(Path(run_folder, "work/prewarp", s, f"{number:04d}.fits"))
-    need = selection.disk_need_bytes(batches, *sums)
+    need = selection.disk_need_bytes(batches, planes, **clusters)
     written = sum(path.stat().st_size for path in drafts if path.exists())
     free = shutil.disk_usage(run_folder).free
     if need - written > free:
@@ -87,8 +84,6 @@ if __name__ == "__main__":
             scan=snakemake.params.scan,
             assumptions=snakemake.params.assumptions,
             drizzle=snakemake.params.drizzle,
-            split_sessions=snakemake.params.split_sessions,
-            flat_weights=snakemake.params.flat_weights,
-            by_cluster=snakemake.params.by_cluster,
+            clusters=snakemake.params.clusters,
             run_folder=snakemake.params.run_folder,
         )
