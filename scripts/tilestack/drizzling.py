@@ -49,10 +49,11 @@ class Batch:
 
     def __init__(self, raw, entries, session, fields, tiles, stride, sky_template, options, n_threads=1):
         self.raw, self.entries, self.fields, self.options, self.n_threads = raw, entries, fields, options, n_threads
+        self.marked = kernel.chosen(fields, kernel.MARKED)
         self.cell = bayer.channel_cell(session["bayer_pattern"])
         self.n_channels = int(self.cell.max()) + 1
         self.box = geometry.union_box([entry["box"] for entry in entries])
-        self.to_lattice = [np.array(entry["transform"], float) for entry in entries]
+        self.to_lattice = np.array([entry["transform"] for entry in entries], float)
         self.to_frame = [geometry.inverse(transform) for transform in self.to_lattice]
         self.lens = distortion.as_array(session["distortion"])
         self.bend = _bend(session["distortion"], raw.shape)
@@ -63,45 +64,53 @@ class Batch:
         self.mesh_px, self.mesh_origin = sky_template["mesh_px"], sky_template["mesh_origin"]
         self.n_blurs = reconstruction.n_blurs(fields[:, 3], self.planes.widths)
 
-    def light(self, k, block, reach, fields=None):
-        """The part of a light that comes within `reach` lattice pixels of a block: Light, and marks before rejection;
-        or None.
-
-        Fields are those of the batch where none are given.
-        """
+    def places(self, block, reach):
+        """What of each light comes within `reach` lattice pixels (n,) of a block: rows and columns from the first to
+        before the last, (n, 2, 2); a first and last that are alike where nothing does."""
         y0, x0, h, w = block
-        fields = self.fields if fields is None else fields
-        x, y = (x0 - reach - 1, x0 + w + reach), (y0 - reach - 1, y0 + h + reach)
-        corners = geometry.apply(self.to_frame[k], np.array([[x[i], y[j]] for i in (0, 1) for j in (0, 1)], float))
-        ranges = []
-        for low, high, n in zip(corners.min(0), corners.max(0), self.raw.shape[::-1], strict=True):
-            if high + self.bend < -1 or low - self.bend > n:
-                return None
-            first = int(np.clip(np.floor(low - self.bend), 0, n - 1))
-            ranges.append((first, int(np.clip(np.ceil(high + self.bend) + 1, first + 1, n))))
-        (left, right), (top, bottom) = ranges
-        image, marks = self.raw.part(k, top, bottom, left, right)
-        place = (image, (top, left), self.cell, self.to_lattice[k], self.lens, fields[k], self.grid)
-        return kernel.Light(*place), marks
+        places = np.zeros((len(self.entries), 2, 2), int)
+        for k, transform in enumerate(self.to_frame):
+            x, y = (x0 - reach[k] - 1, x0 + w + reach[k]), (y0 - reach[k] - 1, y0 + h + reach[k])
+            corners = geometry.apply(transform, np.array([[x[i], y[j]] for i in (0, 1) for j in (0, 1)], float))
+            low, high, size = corners.min(0)[::-1] - self.bend, corners.max(0)[::-1] + self.bend, self.raw.shape
+            if (high >= -1).all() and (low <= size).all():
+                places[k, :, 0] = np.clip(np.floor(low), 0, np.subtract(size, 1))
+                places[k, :, 1] = np.clip(np.ceil(high) + 1, places[k, :, 0] + 1, size)
+        return places
 
-    def lights(self, block, reach, members=ALL, fields=None):
-        """Frames as ``light`` gives them, as many at a time as LIGHT_BYTES allow: lists of (index, Light, marks).
+    def lights(self, block, reach, fields, members=ALL):
+        """Frames as the kernels take them, as many at a time as LIGHT_BYTES allow.
 
-        `reach` is that of each frame of the batch; `members` are the frames wanted.
+        Parameters
+        ----------
+        block : (int, int, int, int)
+        reach : (n,) array of int
+            Lattice pixels around the block, of each frame.
+        fields : (n, c, ny, nx, 4) float32 array
+            Of ``drizzle.chosen``.
+        members : array of int, or slice
+            Frames that are wanted.
+
+        Yields
+        ------
+        which : (m,) int array
+        lights : drizzle.Lights
+        marks : (m, h, w) uint8 array
+            Before rejection.
         """
-        held = []
-        for k in np.arange(len(self.entries))[members]:
-            part = self.light(k, block, reach[k], fields)
-            if part is None:
-                continue
-            held.append((k, *part))
-            # As the kernel stacks them: all as large as the largest.
-            largest = np.max([light.image.shape for _, light, _ in held], axis=0)
-            if (len(held) + 1) * largest.prod() * 4 > LIGHT_BYTES:
-                yield held
-                held = []
-        if held:
-            yield held
+        places = self.places(block, reach)
+        sizes = places[..., 1] - places[..., 0]
+        wanted = np.arange(len(self.entries))[members]
+        wanted = wanted[sizes[wanted].all(1)]
+        while len(wanted):
+            largest = np.maximum.accumulate(sizes[wanted])
+            n = max(int(np.sum(np.arange(1, len(wanted) + 1) * largest.prod(1) * 4 <= LIGHT_BYTES)), 1)
+            which, wanted, shape = wanted[:n], wanted[n:], (n, *largest[n - 1])
+            images, marks = np.empty(shape, np.float32), np.empty(shape, np.uint8)
+            for k, image, its_marks in zip(which, images, marks, strict=True):
+                self.raw.read(k, *places[k].tolist(), image, its_marks)
+            of_light = (places[which, :, 0], self.cell, self.to_lattice[which], self.lens)
+            yield which, kernel.Lights(images, *of_light, fields[which], self.grid), marks
 
     def template(self, block, halo, n_blurs):
         """Template on a block and a halo to all sides."""
@@ -141,14 +150,12 @@ class Batch:
         """Row and column in the light of rejected pixels in a block: a list of (index, (m, 2) int64 array)."""
         found, halo = [], kernel.TEMPLATE_HALO + self.n_blurs
         strips = list(_strips(block, self.template(block, halo, self.n_blurs), halo))
-        for some in self.lights(block, [1] * len(self.entries)):
-            prepared = [kernel.prepared(light, kernel.MARKED) for _, light, _ in some]
+        for which, lights, marks in self.lights(block, np.ones(len(self.entries), int), self.marked):
             for strip, known in strips:
-                for light, (_, _, marks) in zip(prepared, some, strict=True):
-                    kernel.mark(light, marks, strip, known, self.options)
-            for k, light, marks in some:
-                here = np.divmod(np.flatnonzero(marks == kernel.REJECTED), marks.shape[1])
-                found.append((k, np.column_stack(here) + light.top_left))
+                kernel.mark(lights, marks, strip, known, self.options)
+            for k, its_marks, corner in zip(which, marks, lights.top_left, strict=True):
+                y, x = np.divmod(np.flatnonzero(its_marks == kernel.REJECTED), marks.shape[2])
+                found.append((k, np.column_stack([y, x]) + corner))
         return found
 
     def _grown(self, points):
@@ -205,10 +212,10 @@ def around(batch, block):
 
 def reaches(batch):
     """Lattice pixels that no drop of each frame reaches beyond, not even a Gaussian's."""
-    return [int(np.ceil(1.3 * np.abs(m[:, :2]).sum(1).max())) + 2 for m in batch.to_lattice]
+    return np.ceil(1.3 * np.abs(batch.to_lattice[..., :2]).sum(2).max(1)).astype(int) + 2
 
 
-def add(batch, block, found, drop, exposure_s, signal, members=ALL, fields=None):
+def add(batch, block, found, drop, exposure_s, signal, fields, members=ALL):
     """Sums of frames of a batch in a block of the lattice.
 
     Parameters
@@ -221,24 +228,23 @@ def add(batch, block, found, drop, exposure_s, signal, members=ALL, fields=None)
     exposure_s : (n,) float64 array
     signal : array
         Of ``around``.
+    fields : (n, c, ny, nx, 4) float32 array
+        Of ``drizzle.chosen``, DEPOSITED.
     members : array of int, or slice
         Frames to add.
-    fields : array, optional
-        Fields of all frames, instead of those of the batch.
 
     Returns
     -------
     cells.Cells
     """
     onto = cells.Cells((batch.n_channels, block[2] * drop.scale, block[3] * drop.scale))
-    for some in batch.lights(block, reaches(batch), members, fields):
-        for k, light, marks in some:
-            y, x = _within(found[k], batch.raw.shape[1], light.top_left, marks.shape)
-            marks[y, x] = np.where(marks[y, x] == kernel.KEPT, kernel.REJECTED, marks[y, x])
-        which, lights, marks = zip(*some, strict=True)
-        odd = [batch.entries[k]["index"] % 2 == 1 for k in which]
-        gain, exposures = batch.options["inverse_gain"], exposure_s[list(which)]
-        kernel.deposit(lights, marks, block, signal, gain, odd, exposures, drop, onto)
+    width, gain = batch.raw.shape[1], batch.options["inverse_gain"]
+    odd = np.array([entry["index"] % 2 == 1 for entry in batch.entries])
+    for which, lights, marks in batch.lights(block, reaches(batch), fields, members):
+        for k, its_marks, corner in zip(which, marks, lights.top_left, strict=True):
+            y, x = _within(found[k], width, corner, its_marks.shape)
+            its_marks[y, x] = np.where(its_marks[y, x] == kernel.KEPT, kernel.REJECTED, its_marks[y, x])
+        kernel.deposit(lights, marks, block, signal, gain, odd[which], exposure_s[which], drop, onto)
     return onto
 
 
@@ -249,9 +255,10 @@ def added(batch, block, found, drop, exposure_s, split, written):
     kinds = [(written.sums, batch.fields, parts)]
     if split.flat:
         kinds.append((written.flat, split.fields(batch.fields), flat_parts))
+    kinds = [(file, kernel.chosen(fields, kernel.DEPOSITED), to) for file, fields, to in kinds]
     for cluster, mine in enumerate(split.members):
         for file, fields, to in kinds:
-            sums = add(batch, block, found, drop, exposure_s, signal, mine, fields)
+            sums = add(batch, block, found, drop, exposure_s, signal, fields, mine)
             for c in range(batch.n_channels):
                 left_out = [sums.left_out(c, mark) for mark in splitsums.LEFT_OUT]
                 to.append(file.part(cluster, c, corner, sums.kept(c), left_out))

@@ -5,7 +5,7 @@ import tempfile
 import numpy as np
 
 from tilestack import files, lights
-from tilestack.kernels.drizzle import unpacked
+from tilestack.kernels.rawpixels import unpack
 
 
 class Raw:
@@ -39,24 +39,28 @@ class Raw:
         self._copies.append(copy)
         return copy.name, lights.Stored(0, image.dtype, image.shape, 0.0, 1.0, None)
 
-    def part(self, k, top, bottom, left, right):
-        """Pixels and marks of light `k` in a range of rows and columns.
+    def read(self, k, rows, columns, image, marks):
+        """Read a range of rows and columns of light `k` into the first rows and columns of larger arrays.
 
-        Returns
-        -------
-        image : (bottom - top, right - left) float32 array, ADU
-            NaN without data.
-        marks : (bottom - top, right - left) uint8 array
-            MISSING for pixels without data and defective ones, CLIPPED for saturated ones, else KEPT.
+        Parameters
+        ----------
+        k : int
+        rows, columns : (int, int)
+            From the first to before the second.
+        image : (h, w) float32 array, ADU
+            NaN without data; what is beyond the range is left as it is.
+        marks : (h, w) uint8 array
+            MISSING for pixels without data, defective ones and those beyond the range, CLIPPED for saturated ones, else
+            KEPT.
         """
         path, stored = self._places[k]
         if tuple(stored.shape) != self.shape:
             raise lights.changed(path, f"it has {stored.shape} pixels, expected {self.shape}")
-        width = self.shape[1]
+        (top, bottom), width = rows, self.shape[1]
         start = stored.offset + top * width * stored.dtype.itemsize
         codes = files.numbers(path, stored.dtype, (bottom - top) * width, start)
         if codes.size < (bottom - top) * width:
             raise lights.changed(path, "it ends before its pixels do")
         saturation = np.inf if self.saturation is None else self.saturation
-        ready = (self.bad[top:bottom], (left, right), stored.zero, stored.scale, stored.blank, saturation)
-        return unpacked(codes.reshape(bottom - top, width), *ready)
+        how = (stored.zero, stored.scale, stored.blank, saturation)
+        unpack(codes.reshape(bottom - top, width), self.bad[top:bottom], columns, *how, image, marks)

@@ -634,8 +634,9 @@ def raw_marks_of(case, options=None):
         work = drizzling.Batch(raw, entries, registered, made, tiles, stride, sky_template, settings)
         found = work.outliers()
         for k, entry in enumerate(entries):
-            marks = raw.part(k, 0, raw.shape[0], 0, raw.shape[1])[1]
-            y, x = found[k].T
+            image, marks = np.empty(raw.shape, np.float32), np.empty(raw.shape, np.uint8)
+            raw.read(k, (0, raw.shape[0]), (0, raw.shape[1]), image, marks)
+            y, x = np.divmod(found[k], raw.shape[1])
             marks[y, x] = np.where(marks[y, x] == drizzle.KEPT, drizzle.REJECTED, marks[y, x])
             marks[~mine] = drizzle.MISSING
             result.append((entry, marks))
