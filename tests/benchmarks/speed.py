@@ -105,9 +105,7 @@ def siril(lights, folder, mono):
     script = Path(folder, "stack.ssf")
     script.write_text(SIRIL.format(lights=lights, out=folder, debayer="" if mono else "-debayer"))
     cost = measured(["siril-cli" if shutil.which("siril-cli") else "siril", "-s", script], folder, cwd=folder)
-    n_lights, n_registered = (
-        len(list(Path(at).glob(f"{name}*.fit*"))) for at, name in ((lights, ""), (folder, "r_light"))
-    )
+    n_lights, n_registered = len(list(Path(lights).glob("*.fits"))), len(list(Path(folder).glob("r_light_*.fit")))
     if n_registered < n_lights:
         raise SystemExit(f"Siril took {n_registered} of {n_lights} frames")
     return cost

@@ -19,7 +19,7 @@ LEAST_STRETCH = 1.05
 SHIFT_TOLERANCE_PX = 0.005
 # Columns of the lattice are resampled in strips that cross so many rows of the frame, but at least so wide: along a
 # whole row of a turned frame those which the next one needs would have left the cache.
-STRIP_ROWS, LEAST_STRIP = 16, 64
+STRIP_ROWS, LEAST_STRIP = 16, 192
 # Pixels of a row that are resampled together as a vector, and at most in a strip. Vectors are taken where kernels of
 # neighbours lie side by side so often: fewer breaks than this a pixel.
 BLOCK, RUN, MOST_BREAKS = 16, 4096, 0.25
@@ -423,19 +423,20 @@ def _row_by_blocks(plane, flat, to_plane, lens, x, y, pace, n, stride, curves, r
 def _row_by_pixels(plane, flat, to_plane, lens, x, y, pace, n, stride, table, curves, room):
     begins, from_x, from_y, out = room
     wp = Index(plane.shape[1])
-    reach = Index(TAPS - 1) * wp + EIGHT
+    last = len(flat) - (TAPS - 1) * plane.shape[1] - TAPS - 2
+    # The rare ones first, in a loop of their own: what they need would have the processor's registers.
     for k in range(n):
         if begins[k] == BEYOND:
             u, v = _in_plane(to_plane, lens, x + k * pace, y)
             out[k] = _without_kernel(plane, u, v)
-            continue
-        at = Index(begins[k] + k * stride)
-        if at + reach <= len(flat):
-            across = Index((from_x[k] + F(0.5)) * F(N_PHASES) + F(0.5)) * EIGHT
-            down = Index((from_y[k] + F(0.5)) * F(N_PHASES) + F(0.5)) * EIGHT
-            out[k] = _interpolated(flat, at, wp, table, down, across)
-        else:
-            out[k] = _alone(flat, at, wp, from_x[k], from_y[k], curves)
+        elif begins[k] + k * stride > last:
+            out[k] = _alone(flat, Index(begins[k] + k * stride), wp, from_x[k], from_y[k], curves)
+    for k in range(n):
+        at = begins[k] + k * stride
+        if begins[k] != BEYOND and at <= last:
+            across = Index(np.int32((from_x[k] + F(0.5)) * F(N_PHASES) + F(0.5))) * EIGHT
+            down = Index(np.int32((from_y[k] + F(0.5)) * F(N_PHASES) + F(0.5))) * EIGHT
+            out[k] = _interpolated(flat, Index(at), wp, table, down, across)
 
 
 @entry(fastmath={"contract"}, error_model="numpy")
