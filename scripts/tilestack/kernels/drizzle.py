@@ -19,7 +19,7 @@ SUMS = ("WY_EVEN", "W_EVEN", "W2V_EVEN", "WY_ODD", "W_ODD", "W2V_ODD", "Y", "A",
 N_SUMS, N_COVER = 8, 2
 # Of some frames of one half the sums are in single precision first, one vector: w y, w, w^2 v, y, area, exposure,
 # number of pixels, and nothing. So less is carried to and from the cache.
-N_SINGLE = 8
+N_SINGLE, MANY = 8, np.float32(1e30)
 # Fields of a frame over the tiles, in this order, as in ``coadd``.
 FIELDS = ("SCALE", "SKY", "VARIANCE", "FWHM", "WEIGHT")
 # As in ``coadd``: bank of blurred templates, what a sharper frame is compared with, and the least noise.
@@ -104,7 +104,8 @@ def _room(width, ny=1, nx=1, n_channels=0):
         parts=np.empty((ny + nx) * WIDE, np.float32),
         areas=np.empty(ny * nx * WIDE, np.float32),
         shares=np.empty(ny * nx * WIDE, np.float32),
-        tile=np.zeros(n_channels * TILE_ROWS * TILE_COLUMNS * N_SINGLE, np.float32),
+        # With a rim that takes what of drops lies beyond the tile.
+        tile=np.zeros((n_channels, TILE_ROWS + 2 * (ny - 1), TILE_COLUMNS + 2 * (nx - 1), N_SINGLE), np.float32),
     )
 
 
@@ -137,27 +138,29 @@ def _leave_out(typing_context, sums, cover, pixel, terms, share, half):
 
 @intrinsic
 def _flush(typing_context, sums, cover, pixel, tile, index, half):
-    """Add what stands in a tile from an index on to the sums in double precision of an output pixel, and clear it."""
+    """Add what stands in a tile from an index on to the sums in double precision of an output pixel."""
 
     def instruction(context, builder, signature, args):
         arrays = [context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 1, 3)]
         place = _place(builder, arrays[2], args[4], EIGHT)
         _transfer(builder, *arrays[:2], args[2], builder.load(place, align=4), args[5])
-        builder.store(ir.Constant(EIGHT, None), place, align=4)
         return context.get_dummy_value()
 
     return types.void(sums, cover, pixel, tile, index, half), instruction
 
 
 def _shared(builder, terms, share):
-    """Terms times the share: of w^2 v its square, and of the number of pixels 1 for any."""
-    one, none, at = ir.FloatType()(1.0), ir.FloatType()(0.0), ir.IntType(32)
+    """Terms times the share: of w^2 v its square, and of the number of pixels, MANY of which any share is more than one
+    of, 1. All of it by vectors, as putting single numbers into one takes longer."""
     of_all = ir.Constant(EIGHT, ir.Undefined)
     for k in range(N_SINGLE):
-        of_all = builder.insert_element(of_all, builder.extract_value(terms, k), at(k))
-    factors = builder.insert_element(_even(builder, share, N_SINGLE), builder.fmul(share, share), at(2))
-    some = builder.select(builder.fcmp_ordered("!=", share, none), one, none)
-    return builder.fmul(builder.insert_element(factors, some, at(6)), of_all)
+        of_all = builder.insert_element(of_all, builder.extract_value(terms, k), ir.IntType(32)(k))
+    shares = _even(builder, share, N_SINGLE)
+    once = builder.fmul(of_all, shares)
+    squared = ir.Constant(ir.VectorType(ir.IntType(32), N_SINGLE), [0, 1, N_SINGLE + 2, 3, 4, 5, 6, 7])
+    both = builder.shuffle_vector(once, builder.fmul(once, shares), squared)
+    most = ir.Constant(EIGHT, [float("inf")] * 6 + [1.0, float("inf")])
+    return builder.select(builder.fcmp_ordered("<", both, most), both, most)
 
 
 def _transfer(builder, sums, cover, pixel, single, half):
@@ -716,6 +719,7 @@ def _n_left_out(marks):
 def _deposit(lights, bends, spots, marks, first, signal, inverse_gain, per_frame, onto, room):
     # Arrays of more than one axis that are read and written by drops are flat: to make them so takes a call.
     _, n_rows, n_columns = onto[-1]
+    here = room.tile.reshape(-1), room.tile.shape[1], room.tile.shape[2]
     for j in range(0, n_rows, TILE_ROWS):
         for i in range(0, n_columns, TILE_COLUMNS):
             tile = (j, i, min(TILE_ROWS, n_rows - j), min(TILE_COLUMNS, n_columns - i))
@@ -725,24 +729,39 @@ def _deposit(lights, bends, spots, marks, first, signal, inverse_gain, per_frame
                     if per_frame[0][k] == half:
                         n_frames += 1
                         frame = (inverse_gain, half, per_frame[1][k])
-                        _fill(_one(lights, bends, k), _spot(spots, k), marks[k], first, tile, signal, frame, onto, room)
+                        _fill(
+                            _one(lights, bends, k),
+                            _spot(spots, k),
+                            marks[k],
+                            first,
+                            tile,
+                            signal,
+                            frame,
+                            onto,
+                            here,
+                            room,
+                        )
                 if n_frames > 0:
-                    _add_up(room.tile, tile, half, onto)
+                    _add_up(here, tile, half, onto)
 
 
 @part(error_model="numpy")
 def _add_up(here, tile, half, onto):
     """Add the sums of a tile to those of its output pixels, and clear it."""
     sums, cover, (n_channels, h, w) = onto[0], onto[1], onto[-1]
+    flat, rows, columns = here
+    rim_y, rim_x = (rows - TILE_ROWS) // 2, (columns - TILE_COLUMNS) // 2
     for c in range(n_channels):
         for m in range(tile[2]):
-            pixel, at = Index((c * h + tile[0] + m) * w + tile[1]), Index((c * TILE_ROWS + m) * TILE_COLUMNS)
+            pixel = Index((c * h + tile[0] + m) * w + tile[1])
+            at = Index((c * rows + rim_y + m) * columns + rim_x)
             for n in range(Index(tile[3])):
-                _flush(sums, cover, pixel + n, here, (at + n) * Index(N_SINGLE), half)
+                _flush(sums, cover, pixel + n, flat, (at + n) * Index(N_SINGLE), half)
+    flat[:] = 0
 
 
 @part(error_model="numpy")
-def _fill(light, spot, marks, first, tile, signal, per_frame, onto, room):
+def _fill(light, spot, marks, first, tile, signal, per_frame, onto, here, room):
     """Drops on the output pixels of a tile: first row and column, height, width."""
     inverse_gain, half, exposure_s = per_frame
     n_columns = light.image.shape[1]
@@ -779,9 +798,11 @@ def _fill(light, spot, marks, first, tile, signal, per_frame, onto, room):
                 _announce(light.image[j_image + AHEAD, start + skip : start + stop], 64 // 4)
                 _announce(marks[j_image + AHEAD, start + skip : start + stop], 64)
             _terms(image, skip, floats, s * s / spot.area, inverse_gain, terms)
-            _counting(its_marks, skip, terms, integers, tile, spot, room.counting)
-            run = (its_marks, skip, phases, terms, integers, room.counting, room.shares)
-            _scatter(run, spot, tile, half, exposure_s, onto, room.tile)
+            n_left_out = _counting(its_marks, skip, terms, integers, tile, spot, room.counting)
+            run = (stop - skip, skip, phases, terms, integers, room.counting, room.shares)
+            _scatter(*run, spot, tile, exposure_s, here)
+            if n_left_out > 0:
+                _leave_out_of(*run, spot, tile, half, exposure_s, onto)
 
 
 @part()
@@ -841,58 +862,66 @@ def _terms(image, skip, floats, per_area, inverse_gain, terms):
 
 @part(error_model="numpy")
 def _counting(marks, skip, terms, integers, tile, spot, counting):
-    """0 where nothing of a drop counts in the tile, 1 where all of it does, 2 where a part may."""
+    """Whether anything of a drop falls on the tile: 0, or 1 and the mark of its pixel. How many are left out."""
     y0, x0, y1, x1 = np.int32(tile[0]), np.int32(tile[1]), np.int32(tile[0] + tile[2]), np.int32(tile[1] + tile[3])
-    ny, nx = np.int32(spot.ny), np.int32(spot.nx)
+    ny, nx, n_left_out = np.int32(spot.ny), np.int32(spot.nx), np.int32(0)
     for n in range(len(marks)):
         k = Index(n + skip)
         j, i, value = integers[k + FIRST_Y], integers[k + FIRST_X], terms[k + Y]
         some = (j + ny > y0) & (j < y1) & (i + nx > x0) & (i < x1) & (marks[n] != MISSING) & (value == value)
-        whole = (j >= y0) & (j + ny <= y1) & (i >= x0) & (i + nx <= x1)
-        counting[k] = np.uint8(some) * (np.uint8(2) - np.uint8(whole))
+        counting[k] = np.uint8(some) * (marks[n] + np.uint8(1))
+        n_left_out += np.int32(counting[k] > 1)
+    return n_left_out
 
 
 @part(error_model="numpy")
-def _scatter(run, spot, tile, half, exposure_s, onto, here):
-    """Add the drops of a run to the output pixels of a tile."""
-    marks, skip, phases, terms, integers, counting, shares = run
-    _, _, slots, lost, lost_cover, n_lost, (n_channels, h, w) = onto
-    bottom, right, one, single = tile[0] + tile[2], tile[1] + tile[3], np.float32(1.0), Index(N_SINGLE)
+def _scatter(n_pixels, skip, phases, terms, integers, counting, shares, spot, tile, exposure_s, here):
+    """Add the drops of kept pixels of a run to the output pixels of a tile, and its rim."""
+    (flat, rows, columns), one, single = here, np.float32(1.0), Index(N_SINGLE)
     # From a share of a drop to the next one, and from an output pixel to that above it.
-    wide, long, above = Index(WIDE), Index(spot.nx * WIDE), Index(N_SINGLE * TILE_COLUMNS)
-    for n in range(len(marks)):
+    wide, long, above = Index(WIDE), Index(spot.nx * WIDE), Index(N_SINGLE * columns)
+    begin = (rows - TILE_ROWS) // 2 - tile[0], (columns - TILE_COLUMNS) // 2 - tile[1]
+    four = spot.ny == 2 and spot.nx == 2  # nearly all are
+    for n in range(n_pixels):
         k = Index(n + skip)
-        if counting[k] == 0:
+        if counting[k] != 1:
+            continue
+        j, i = np.int64(integers[k + FIRST_Y]) + begin[0], np.int64(integers[k + FIRST_X]) + begin[1]
+        corner = Index((phases[k & ONE] * rows + j) * columns + i) * single
+        all_terms = (terms[k + WY], terms[k + W], terms[k + W2V], terms[k + Y], one, exposure_s, MANY, np.float32(0.0))
+        # Shares of 0 too: which are so can not be foreseen.
+        if four:
+            _add(flat, corner, all_terms, shares[k])
+            _add(flat, corner + single, all_terms, shares[k + wide])
+            _add(flat, corner + above, all_terms, shares[k + long])
+            _add(flat, corner + above + single, all_terms, shares[k + long + wide])
+            continue
+        for m in range(Index(spot.ny)):
+            for q in range(Index(spot.nx)):
+                _add(flat, corner + m * above + q * single, all_terms, shares[k + m * long + q * wide])
+
+
+@part(error_model="numpy")
+def _leave_out_of(n_pixels, skip, phases, terms, integers, counting, shares, spot, tile, half, exposure_s, onto):
+    """Add the drops of rejected and saturated pixels of a run to the list, as far as they fall on a tile."""
+    _, _, slots, lost, lost_cover, n_lost, (n_channels, h, w) = onto
+    bottom, right, one = tile[0] + tile[2], tile[1] + tile[3], np.float32(1.0)
+    for n in range(n_pixels):
+        k = Index(n + skip)
+        if counting[k] < 2:
             continue
         c, j, i = phases[k & ONE], np.int64(integers[k + FIRST_Y]), np.int64(integers[k + FIRST_X])
-        low_m, high_m, low_n, high_n = 0, spot.ny, 0, spot.nx
-        if counting[k] == 2:
-            low_m, high_m = max(tile[0] - j, 0), min(bottom - j, spot.ny)
-            low_n, high_n = max(tile[1] - i, 0), min(right - i, spot.nx)
-        all_terms = (terms[k + WY], terms[k + W], terms[k + W2V], terms[k + Y], one, exposure_s, one, np.float32(0.0))
-        if marks[n] == KEPT:
-            # Shares of 0 too: which are so can not be foreseen.
-            corner = Index((c * TILE_ROWS + j - tile[0]) * TILE_COLUMNS + i - tile[1]) * single
-            if counting[k] == 1 and spot.ny == 2 and spot.nx == 2:  # nearly all there are
-                _add(here, corner, all_terms, shares[k])
-                _add(here, corner + single, all_terms, shares[k + wide])
-                _add(here, corner + above, all_terms, shares[k + long])
-                _add(here, corner + above + single, all_terms, shares[k + long + wide])
-                continue
-            for m in range(Index(low_m), Index(high_m)):
-                for q in range(Index(low_n), Index(high_n)):
-                    _add(here, corner + m * above + q * single, all_terms, shares[k + m * long + q * wide])
-        else:
-            corner = Index(((marks[n] - REJECTED) * n_channels + c) * h * w + j * w + i)
-            for m in range(Index(low_m), Index(high_m)):
-                for q in range(Index(low_n), Index(high_n)):
-                    a, pixel = shares[k + m * long + q * wide], corner + m * Index(w) + q
-                    if a == 0:
-                        continue
-                    if slots[pixel] == 0:
-                        n_lost[0] += 1
-                        slots[pixel] = n_lost[0]
-                    _leave_out(lost, lost_cover, Index(slots[pixel] - 1), all_terms, a, half)
+        all_terms = (terms[k + WY], terms[k + W], terms[k + W2V], terms[k + Y], one, exposure_s, MANY, np.float32(0.0))
+        corner = ((counting[k] - 1 - REJECTED) * n_channels + c) * h * w + j * w + i
+        for m in range(max(tile[0] - j, 0), min(bottom - j, spot.ny)):
+            for q in range(max(tile[1] - i, 0), min(right - i, spot.nx)):
+                a, pixel = shares[k + Index((m * spot.nx + q) * WIDE)], Index(corner + m * w + q)
+                if a == 0:
+                    continue
+                if slots[pixel] == 0:
+                    n_lost[0] += 1
+                    slots[pixel] = n_lost[0]
+                _leave_out(lost, lost_cover, Index(slots[pixel] - 1), all_terms, a, half)
 
 
 @part(error_model="numpy")
