@@ -157,12 +157,13 @@ def _means(values, weight, group, n_groups):
 
 def _medians(values, group, n_groups):
     """Median of each group; NaN of an empty one."""
-    order = np.lexsort((values, group))
-    values, group = values[order], group[order]
-    starts = np.searchsorted(group, np.arange(n_groups + 1))
-    first, n = starts[:-1], np.diff(starts)
-    some = n > 0
-    low, high = ((first + half)[some] for half in ((n - 1) // 2, n // 2))
-    medians = np.full(n_groups, np.nan)
-    medians[some] = (values[low] + values[high]) / 2
-    return medians
+    n = np.bincount(group, minlength=n_groups)
+    order = np.argsort(group, kind="stable")
+    place = np.arange(len(values)) - (np.cumsum(n) - n)[group[order]]
+    # A line for each group, with nothing but infinities behind its values.
+    lines = np.full((n_groups, n.max(initial=1)), np.inf)
+    lines[group[order], place] = values[order]
+    lines.sort(axis=1)
+    each = np.arange(n_groups)
+    middle = (lines[each, np.maximum(n - 1, 0) // 2] + lines[each, n // 2]) / 2
+    return np.where(n > 0, middle, np.nan)

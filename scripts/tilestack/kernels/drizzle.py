@@ -994,7 +994,8 @@ def _along(spot, half, place, n_parts, parts):
             for n in range(n_parts):
                 distance = n - place[k]
                 within = distance - 0.5 < half
-                parts[n * WIDE + k] = math.exp(rate * (nearest * nearest - distance * distance)) if within else 0.0
+                a = math.exp(rate * (nearest * nearest - distance * distance)) if within else 0.0
+                parts[n * WIDE + k] = a if a > LEAST_SHARE else 0.0
                 total += parts[n * WIDE + k]
             for n in range(n_parts):
                 parts[n * WIDE + k] /= total
