@@ -191,6 +191,14 @@ def test_deposit__overlaps_sum_to_the_area_of_the_pixels(name, angle_deg, scale,
     assert (found["A"] >= 0).all() and ((counts[0, 0] > 0) == (found["A"] > 0)).all()
 
 
+def test_deposit__unknown_exposure_is_no_number_and_touches_nothing_else():
+    light, drop = light_of(np.ones((8, 9)), np.array([[1.0, 0.1, 2.0], [-0.1, 1.0, 3.0]])), kernel.Drop(0, 0.7, 1)
+    known, unknown = (named(deposited(light, (0, 0, 14, 15), drop, exposure_s=s)[0][0, 0]) for s in (1.0, np.nan))
+    assert np.isnan(unknown.pop("EXPOSURE")[known.pop("EXPOSURE") > 0]).all()
+    for name, values in known.items():
+        np.testing.assert_array_equal(unknown[name], values)
+
+
 def test_deposit__gaussian_has_its_width_and_ends():
     image, finer, pixfrac = np.ones((1, 1)), 3, 1.0
     light = light_of(image, turned(20, 2.0, (1, 1), np.array([9.2, 9.7])))

@@ -160,7 +160,7 @@ def _shared(builder, terms, share):
     squared = ir.Constant(ir.VectorType(ir.IntType(32), N_SINGLE), [0, 1, N_SINGLE + 2, 3, 4, 5, 6, 7])
     both = builder.shuffle_vector(once, builder.fmul(once, shares), squared)
     most = ir.Constant(EIGHT, [float("inf")] * 6 + [1.0, float("inf")])
-    return builder.select(builder.fcmp_ordered("<", both, most), both, most)
+    return builder.select(builder.fcmp_ordered("<", most, both), most, both)  # of an unknown exposure it stays NaN
 
 
 def _transfer(builder, sums, cover, pixel, single, half):
@@ -729,18 +729,8 @@ def _deposit(lights, bends, spots, marks, first, signal, inverse_gain, per_frame
                     if per_frame[0][k] == half:
                         n_frames += 1
                         frame = (inverse_gain, half, per_frame[1][k])
-                        _fill(
-                            _one(lights, bends, k),
-                            _spot(spots, k),
-                            marks[k],
-                            first,
-                            tile,
-                            signal,
-                            frame,
-                            onto,
-                            here,
-                            room,
-                        )
+                        where = (first, tile, signal)
+                        _fill(_one(lights, bends, k), _spot(spots, k), marks[k], where, frame, onto, here, room)
                 if n_frames > 0:
                     _add_up(here, tile, half, onto)
 
@@ -761,9 +751,9 @@ def _add_up(here, tile, half, onto):
 
 
 @part(error_model="numpy")
-def _fill(light, spot, marks, first, tile, signal, per_frame, onto, here, room):
+def _fill(light, spot, marks, where, per_frame, onto, here, room):
     """Drops on the output pixels of a tile: first row and column, height, width."""
-    inverse_gain, half, exposure_s = per_frame
+    (first, tile, signal), (inverse_gain, half, exposure_s) = where, per_frame
     n_columns = light.image.shape[1]
     top, left, s = light.top_left[0], light.top_left[1], spot.scale
     # Its box on the lattice, wider by drops, and by half a pixel or more for what a lens bends a segment by.
