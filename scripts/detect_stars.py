@@ -38,8 +38,11 @@ def detect_stars(
             entry |= {"index": used.index(name), **sky_hint(fact_of[name]), **as_record(found)}
             suspects.append(unlike_sky)
         frames.append(entry)
-    places, counts = np.unique(np.concatenate([np.empty((0, 2), int), *suspects]), axis=0, return_counts=True)
-    keep = counts >= max(1, 0.1 * len(suspects))
+    # As whole numbers, which are sorted in a tenth of the time that pairs take.
+    width = decided["shape"][1] if suspects else 1
+    places, counts = np.unique(np.concatenate([np.empty((0, 2), int), *suspects]) @ [width, 1], return_counts=True)
+    often = counts >= max(1, 0.1 * len(suspects))
+    (y, x), counts = np.divmod(places[often], width), counts[often]
     records.write(
         out,
         {
@@ -47,7 +50,7 @@ def detect_stars(
             **{key: decided[key] for key in ("shape", "colour_mode", "bayer_pattern", "saturation_adu")},
             "channels": bayer.channels(pattern),
             "frames": frames,
-            "defects": {"y": places[keep, 0], "x": places[keep, 1], "count": counts[keep], "n_frames": len(suspects)},
+            "defects": {"y": y, "x": x, "count": counts, "n_frames": len(suspects)},
         },
     )
 
