@@ -12,6 +12,7 @@ from tilestack import (
     overlap,
     prewarped,
     records,
+    robust,
     template,
     threads,
 )
@@ -39,9 +40,8 @@ def local_metrics(paths, out, *, batch, n_threads=1):
     image, variance, _ = (plane[0] for plane in template.Layers(paths["layers"]).read(box))
     step = 2 if cell.max() > 0 else 1
     fine = metrics.band_pass(image, step)
-    # About a million pixels; the step is odd, so that they are of all colours of a mosaic.
-    some = variance.ravel()[:: variance.size // 1_000_000 | 1]
-    noise_of_template = float(np.nanmedian(some)) if np.isfinite(some).any() else 0.0
+    some = robust.sample(variance)
+    noise_of_template = float(np.median(some)) if some.size else 0.0
     samples = overlap.tile_samples(tiles, stride, tile)
     measured = {name: [] for name in (*local.COLUMNS, *local.FRAME_COLUMNS)}
     pixels = prewarped.Frames([(paths["image"], entries)])

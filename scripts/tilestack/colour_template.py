@@ -81,13 +81,13 @@ def write_layer(path, batch, demosaiced, fwhm_px):
     cards = {"LATTY0": box[0], "LATTX0": box[1], "BUNIT": "adu", "FWHM": (width, "[px] of its stars")}
     found = batch.outliers()
     unknown = np.full(len(batch.entries), np.nan)
-    fields = drizzle.chosen(batch.fields, drizzle.DEPOSITED)
     with files.Writer(path, {"CONTENT": "sky template by colour"}) as writer:
         shape = (n_channels, *box[2:])
         places = [writer.reserve(name, shape, dtype, cards) for name, dtype in template.COLUMNS]
 
         def drizzled(block):
-            added = drizzling.add(batch, block, found, DROP, unknown, drizzling.around(batch, block), fields)
+            signal = drizzling.around(batch, block)
+            added = drizzling.add(batch, block, found, DROP, unknown, signal, batch.deposited)
             kept = dict(zip(drizzle.SUMS[:-1], np.moveaxis(added.sums, -1, 0), strict=True))
             weight = kept["W_EVEN"] + kept["W_ODD"]
             median, its_variance, _ = demosaiced.read(block)

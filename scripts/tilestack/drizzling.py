@@ -49,7 +49,7 @@ class Batch:
 
     def __init__(self, raw, entries, session, fields, tiles, stride, sky_template, options, n_threads=1):
         self.raw, self.entries, self.fields, self.options, self.n_threads = raw, entries, fields, options, n_threads
-        self.marked = kernel.chosen(fields, kernel.MARKED)
+        self.marked, self.deposited = (kernel.chosen(fields, which) for which in (kernel.MARKED, kernel.DEPOSITED))
         self.cell = bayer.channel_cell(session["bayer_pattern"])
         self.n_channels = int(self.cell.max()) + 1
         self.box = geometry.union_box([entry["box"] for entry in entries])
@@ -248,21 +248,17 @@ def add(batch, block, found, drop, exposure_s, signal, fields, members=ALL):
     return onto
 
 
-def added(batch, block, found, drop, exposure_s, split, written):
-    """Sums of a block, as ``splitsums.Files`` take them."""
-    signal, parts, flat_parts = around(batch, block), [], []
+def added(batch, block, found, drop, exposure_s, split, kinds):
+    """Sums of a block, as ``splitsums.Files`` take them; `kinds` are these files and the fields of each."""
+    signal, parts = around(batch, block), [[], []]
     corner = [(block[k] - batch.box[k]) * drop.scale for k in (0, 1)]
-    kinds = [(written.sums, batch.fields, parts)]
-    if split.flat:
-        kinds.append((written.flat, split.fields(batch.fields), flat_parts))
-    kinds = [(file, kernel.chosen(fields, kernel.DEPOSITED), to) for file, fields, to in kinds]
     for cluster, mine in enumerate(split.members):
-        for file, fields, to in kinds:
+        for (file, fields), to in zip(kinds, parts, strict=False):
             sums = add(batch, block, found, drop, exposure_s, signal, fields, mine)
             for c in range(batch.n_channels):
                 left_out = [sums.left_out(c, mark) for mark in splitsums.LEFT_OUT]
                 to.append(file.part(cluster, c, corner, sums.kept(c), left_out))
-    return parts, flat_parts
+    return parts
 
 
 def blocks_of(batch, drop):
@@ -319,10 +315,12 @@ def write_sums(path, flat_path, batch, drop, exposure_s, split):
     }
     about = (splitsums.DRIZZLED, (kernel.SUMS, ("N",)), batch.n_channels, box)
     with splitsums.Files(path, flat_path, cards, exposure_s, split, *about) as written:
-        found = batch.outliers()
+        found, kinds = batch.outliers(), [(written.sums, batch.deposited)]
+        if split.flat:
+            kinds.append((written.flat, kernel.chosen(split.fields(batch.fields), kernel.DEPOSITED)))
 
         def of_block(block):
-            return added(batch, block, found, drop, exposure_s, split, written)
+            return added(batch, block, found, drop, exposure_s, split, kinds)
 
         for parts in threads.in_order(of_block, blocks_of(batch, drop), batch.n_threads):
             written.put(*parts)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tilestack import records
+from tilestack import records, robust
 
 # Screen transfer: the sky goes to this share of full white, clipped this many robust deviations below it.
 SKY_TARGET = 0.22
@@ -37,7 +37,7 @@ def stretched(image):
     (h, w) or (h, w, 3) uint8 array
     """
     planes = np.atleast_3d(np.asarray(image).T).T
-    known = [_sample(plane) for plane in planes]
+    known = [robust.sample(plane) for plane in planes]
     sky = [np.median(values) if values.size else 0.0 for values in known]
     known = [values - level for values, level in zip(known, sky, strict=True) if values.size]
     spread = max(1.4826 * np.mean([np.median(np.abs(values)) for values in known] or 0), 1e-12)
@@ -97,9 +97,3 @@ def encoded(shown, kind, **options):
 def _put(path, content):
     with records.replacing(path) as draft:
         Path(draft).write_bytes(content)
-
-
-def _sample(plane):
-    """About a million pixels with data; the step is odd, so that a mosaic shows all of its colours."""
-    values = plane.ravel()[:: plane.size // 1_000_000 | 1]
-    return values[np.isfinite(values)].astype(float)
