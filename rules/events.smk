@@ -8,6 +8,7 @@ import fcntl
 import logging
 import shutil
 import sys
+import threading
 import time
 
 PHASES = {  # name: its rules; the position is the phase number
@@ -224,13 +225,22 @@ onstart:
     logger.addHandler(TIMELINE)
 
 
+def forget_timers():
+    """What Snakemake set to look for further jobs, a second after the last ones: it would wait for it before it ends."""
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.cancel()
+
+
 onsuccess:
+    forget_timers()
     status_file = Path(RUN, "artifacts/run_status.json")
     event("run_end", status=json.loads(status_file.read_text())["status"] if status_file.exists() else "ok")
     print(f"{RUN_ID} done: {RUN}/outputs", file=sys.stderr)
 
 
 onerror:
+    forget_timers()
     why = refusal(TIMELINE.begun_at, TIMELINE.failed.values(), TIMELINE.disk_was_full)
     event("run_end", **why)
     print(f"{RUN_ID} stopped ({why['status']}) {why['message']}", file=sys.stderr)

@@ -20,7 +20,7 @@ def debayer(paths, out, *, method, cosmetic, n_processes=1):
         stackfiles.passed_on(paths, {name: out[name] for name in names})
         image = stackfiles.loaded(out, "SCI")
     else:
-        cards, history, table = products.read_header(paths["header"])
+        cards, history = products.read_header(paths["header"])
         cards.pop("BAYERPAT", None)
         if method == "drizzle":
             ours = stackfiles.used(paths, records.read(paths["synthetic_record"])["combined"])
@@ -31,7 +31,7 @@ def debayer(paths, out, *, method, cosmetic, n_processes=1):
         else:
             cards, image, planes, others = debayering.of_mosaic(paths, cards, pattern, method)
             products.write_all(out, image, planes, others, cards, n_processes)
-        products.write_header(out["header"], cards, [*history, f"colours by {method}"], table)
+        products.write_header(out["header"], cards, [*history, f"colours by {method}"])
     skipped = method == "none"
     records.write(
         out["record"],

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import colour_template as colour_templates
+import numba
 import numpy as np
 import reconstruct_batch as reconstruct
 import synthetic_stack as combination
@@ -38,6 +39,7 @@ class Run:
 
     def __init__(self, folder, n_threads=1):
         self.folder, self.n_threads = Path(folder), n_threads
+        numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))  # those that known light is added by
         self.config = yaml.safe_load((self.folder / "config.yaml").read_text())
         plan = json.loads((self.folder / "plan.json").read_text())
         self.sessions = {s["id"]: s for s in plan["sessions"] if s["listed"]}

@@ -1,4 +1,4 @@
-"""Set-up that every script needs once: its log file, its threads, and the reason it leaves where it stops."""
+"""Set-up that every script needs once: its log file, and the reason it leaves where it stops."""
 
 import contextlib
 import ctypes
@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import re
-import sys
 from pathlib import Path
 
 from tilestack import records
@@ -40,16 +39,11 @@ class Stop(Exception):
 
 @contextlib.contextmanager
 def started(snakemake):
-    """Send logging to the rule's log, hold numba to the rule's threads, and leave a reason where the job fails."""
+    """Send logging to the rule's log, and leave a reason where the job fails."""
     reason_path = Path(snakemake.log.reason)
     with _enrolled(next(folder.parent for folder in reason_path.parents if folder.name == "logs")):
         logging.basicConfig(filename=snakemake.log.text, format="%(asctime)s %(levelname)s %(message)s", force=True)
         logging.getLogger().setLevel(logging.INFO)
-        # Snakemake exports nothing for numba, whose own threads the simulator and known light use.
-        if "numba" in sys.modules:
-            import numba
-
-            numba.set_num_threads(min(snakemake.threads, numba.config.NUMBA_NUM_THREADS))
         try:
             reason_path.write_text(" " * REASON_BYTES)  # where the disk is full later, there is room to say so
             yield

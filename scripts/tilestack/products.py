@@ -30,6 +30,8 @@ INSTRUMENT_CARDS = {
     "ra_deg": "RA",
     "dec_deg": "DEC",
 }
+# Units of columns of the table of inputs.
+INPUT_UNITS = {"SIGMA": "adu", "FWHM": "pixel", "SHIFT_Y": "pixel", "SHIFT_X": "pixel", "ROTATION": "deg"}
 
 
 def cards(scan, frames, facts):
@@ -152,15 +154,23 @@ def write(path, image, header_cards, planes=(), tables=(), history=()):
             stream.write(whole.getbuffer()[files.BLOCK :])
 
 
-def write_header(path, header_cards, history, table):
+def write_header(path, header_cards, history, inputs=None):
     """Write what is known of a product and goes into its header: a file without an image, and the table of inputs."""
-    write(path, None, header_cards, (), [table], history)
+    with files.Writer(path, header_cards, history=history) as writer:
+        if inputs is not None:
+            writer.append_table("INPUTS", inputs, units=INPUT_UNITS)
 
 
 def read_header(path):
-    """The same: cards with their comments, history, and the table."""
+    """The same: cards with their comments, and history."""
     with fits.open(path) as hdus:
-        return own_cards(hdus[0].header), list(hdus[0].header.get("HISTORY", ())), hdus["INPUTS"].copy()
+        return own_cards(hdus[0].header), list(hdus[0].header.get("HISTORY", ()))
+
+
+def read_inputs(path):
+    """The table of inputs, as ``write`` takes it."""
+    with fits.open(path) as hdus:
+        return hdus["INPUTS"].copy()
 
 
 def write_all(out, image, planes, comparisons, cards, n_processes):
@@ -202,7 +212,7 @@ def _append(stream, hdu):
 
 
 def inputs_table(rows):
-    """Table of what went in: a row a light.
+    """Table of what went in: columns by name, a row a light.
 
     Parameters
     ----------
@@ -212,23 +222,19 @@ def inputs_table(rows):
     """
     texts = {"FILE": "file", "SESSION": "session", "SHA256": "sha256", "STATUS": "status", "METHOD": "method"}
     numbers = {
-        "WEIGHT": ("weight", ""),
-        "SCALE": ("scale", ""),
-        "SIGMA": ("noise", "adu"),
-        "FWHM": ("fwhm", "pixel"),
-        "SHIFT_Y": ("shift_y", "pixel"),
-        "SHIFT_X": ("shift_x", "pixel"),
-        "ROTATION": ("rotation", "deg"),
-        "REJECTED": ("rejected", ""),
+        "WEIGHT": "weight",
+        "SCALE": "scale",
+        "SIGMA": "noise",
+        "FWHM": "fwhm",
+        "SHIFT_Y": "shift_y",
+        "SHIFT_X": "shift_x",
+        "ROTATION": "rotation",
+        "REJECTED": "rejected",
     }
-    columns = []
-    for name, key in texts.items():
-        values = [_ascii(row[key]) for row in rows]
-        columns.append(fits.Column(name, f"{max(map(len, values), default=1) or 1}A", array=np.array(values)))
-    for name, (key, unit) in numbers.items():
-        values = np.array([np.nan if row[key] is None else row[key] for row in rows], np.float32)
-        columns.append(fits.Column(name, "E", unit=unit or None, array=values))
-    return fits.BinTableHDU.from_columns(columns, name="INPUTS")
+    values = {name: np.array([_ascii(row[key]) for row in rows], np.bytes_) for name, key in texts.items()}
+    for name, key in numbers.items():
+        values[name] = np.array([np.nan if row[key] is None else row[key] for row in rows], np.float32)
+    return values
 
 
 def input_rows(read):

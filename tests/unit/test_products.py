@@ -42,12 +42,21 @@ def test_write__makes_fits_that_verifies(tmp_path):
         "method": None,
     }
     table = products.inputs_table([row, row | {"weight": None, "file": "b"}])
+    history = ["made of ü", "a line of more than 72 letters" * 3]
+    products.write_header(tmp_path / "h.fits", {"RUNID": ("t", "its name"), "FWHM": None}, history, table)
+    cards, lines = products.read_header(tmp_path / "h.fits")
+    assert cards == {"RUNID": ("t", "its name")} and "".join(lines) == "made of \\xfc" + history[1]
     image = np.ones((4, 5), np.float32)
-    products.write(tmp_path / "s.fits", image, {"RUNID": "t"}, [("VAR", image)], [table], ["made"])
-    with fits.open(tmp_path / "s.fits", checksum=True) as hdus:
-        hdus.verify("exception")
-        assert [hdu.name for hdu in hdus] == ["PRIMARY", "VAR", "INPUTS"]
-        assert hdus["INPUTS"].data["FILE"][0] == "m 31 \\xfc.fit" and np.isnan(hdus["INPUTS"].data["WEIGHT"][1])
+    inputs = products.read_inputs(tmp_path / "h.fits")
+    products.write(tmp_path / "s.fits", image, cards, [("VAR", image)], [inputs], lines)
+    for name, images in (("h.fits", []), ("s.fits", ["VAR"])):
+        with fits.open(tmp_path / name, checksum=True) as hdus:
+            hdus.verify("exception")
+            assert [hdu.name for hdu in hdus] == ["PRIMARY", *images, "INPUTS"]
+            inputs = hdus["INPUTS"]
+            assert inputs.data["FILE"].tolist() == ["m 31 \\xfc.fit", "b"] and not inputs.data["METHOD"].any()
+            np.testing.assert_array_equal(inputs.data["WEIGHT"], [1.5, np.nan])
+            assert inputs.columns["SIGMA"].unit == "adu" and inputs.columns["SCALE"].unit is None
 
 
 def test_write__takes_parts_of_arrays_in_any_byte_order_and_what_reads_them(tmp_path):
