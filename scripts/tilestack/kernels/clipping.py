@@ -37,7 +37,7 @@ def clipped(values):
         NaN of nothing.
     """
     values = np.ascontiguousarray(values).reshape(-1)
-    return _clipped(values, np.empty(len(values) + 1), _room())
+    return _clipped(values, np.empty(len(values) + 1, np.float32), _room())
 
 
 @entry(fastmath={"contract"})
@@ -90,7 +90,7 @@ def sky_mesh(image, cell, y0, x0, mesh):
     ny, nx = (y0 + rows - 1) // mesh - first_y + 1, (x0 + columns - 1) // mesh - first_x + 1
     level, noise = (np.full((cell.max() + 1, ny, nx), np.nan) for _ in range(2))
     step = 2 if cell.max() > 0 else 1
-    samples = np.empty((2, 2 * CELL_SAMPLE + 1))
+    samples = np.empty((2, 2 * CELL_SAMPLE + 1), np.float32)
     _sky_mesh(image, cell, step, y0, x0, mesh, first_y, first_x, *samples, _room(), level, noise)
     return (first_y, first_x), level, noise
 
@@ -141,7 +141,7 @@ def _first_of(phases, x, step, c):
 
 def _room():
     """Room for twice START_SAMPLE values, and for sums by LANES."""
-    return np.empty(2 * START_SAMPLE), np.empty((3, LANES))
+    return np.empty(2 * START_SAMPLE, np.float32), np.empty((3, LANES), np.float32)
 
 
 @part()
@@ -151,7 +151,7 @@ def _rough_median(values, centre, room):
     some, lanes = room
     n = Index(0)
     for k in range(0, len(values), max(1, len(values) // START_SAMPLE)):
-        some[n] = values[k] if np.isnan(centre) else abs(values[k] - centre)
+        some[n] = values[k] if np.isnan(centre) else abs(values[k] - np.float32(centre))
         n += Index(1)
     return _middle(some[:n], lanes)
 
@@ -170,9 +170,9 @@ def _middle(values, lanes):
     for i in range(1, LANES):
         low, high = min(low, lowest[i]), max(high, highest[i])
     for _ in range(20):
-        x, count = 0.5 * (low + high), 0
+        x, count = np.float32(0.5) * (low + high), np.int32(0)
         for k in range(len(values)):
-            count += np.int64(values[k] <= x)
+            count += np.int32(values[k] <= x)
         low, high = (low, x) if 2 * count >= len(values) else (x, high)
     # One of the values: 0 where most are, and never a little more than most of them.
     for i in range(LANES):
@@ -207,7 +207,7 @@ def _spread(differences, room):
     """
     spread = 1.4826 * _rough_median(differences, np.nan, room)
     for _ in range(4):
-        count, _, square = _within(differences, 0.0, 3 * spread, room[1])
+        count, _, square = _within(differences, np.float32(0.0), np.float32(3 * spread), room[1])
         if count == 0 or square == 0:
             return spread
         before, spread = spread, math.sqrt(square / count) / CUT_AT_3
@@ -222,12 +222,13 @@ def _clipped_mean(values, room):
     centre = _rough_median(values, np.nan, room)
     spread = 1.4826 * _rough_median(values, centre, room)
     for _ in range(8):
-        count, total, square = _within(values, centre, 3 * spread, room[1])
+        start = np.float32(centre)
+        count, total, square = _within(values, start, np.float32(3 * spread), room[1])
         if count < 8:
             break
         shift = total / count
         spread = math.sqrt(max(square / count - shift * shift, 0.0)) / CUT_AT_3
-        centre += shift
+        centre = start + shift
         if abs(shift) < 1e-4 * spread:
             break
     return centre, spread
@@ -235,10 +236,11 @@ def _clipped_mean(values, room):
 
 @part(fastmath={"contract"})
 def _within(values, centre, reach, lanes):
-    """Number of values within reach of a centre, and the sums of their offsets and of the squares of these."""
+    """Number of values within reach of a centre, and the sums of their offsets and of the squares of these: single
+    precision, in as many parts as there are lanes."""
     counts, totals, squares, whole = lanes[0], lanes[1], lanes[2], len(values) // LANES * LANES
     for i in range(LANES):
-        counts[i] = totals[i] = squares[i] = 0.0
+        counts[i] = totals[i] = squares[i] = np.float32(0.0)
     for k in range(0, whole, LANES):
         _add_within(values[k:], LANES, centre, reach, counts, totals, squares)
     _add_within(values[whole:], len(values) - whole, centre, reach, counts, totals, squares)
@@ -253,8 +255,8 @@ def _add_within(values, n, centre, reach, counts, totals, squares):
     for i in range(n):
         offset = values[i] - centre
         near = abs(offset) <= reach
-        offset = offset if near else 0.0
-        counts[i] += 1.0 if near else 0.0
+        offset = offset if near else np.float32(0.0)
+        counts[i] += np.float32(near)
         totals[i] += offset
         squares[i] += offset * offset
 
@@ -288,7 +290,7 @@ def noise_mesh(raw, cell, mesh):
         raise ValueError(f"need a raw light and an even mesh >= 16, got shape {raw.shape} and {mesh}")
     ny, nx = -(-raw.shape[0] // mesh), -(-raw.shape[1] // mesh)
     noise = np.full((cell.max() + 1, ny, nx), np.nan)
-    samples = np.empty((2, 4 * CELL_SAMPLE + 1))
+    samples = np.empty((2, 4 * CELL_SAMPLE + 1), np.float32)
     _noise_mesh(raw, cell, 2 if cell.max() > 0 else 1, mesh, *samples, _room(), noise)
     return noise
 
