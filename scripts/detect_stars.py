@@ -24,7 +24,7 @@ def detect_stars(
     pattern, frames, suspects = decided["bayer_pattern"], [], []
 
     def measured(name):
-        image, _ = lights.scanned(Path(folder, name))
+        image = lights.opened(Path(folder, name))()
         found = stars.find(image, pattern, sigma=sigma, max_stars=max_stars, saturation=decided["saturation_adu"])
         return found, detection.defects(image, bayer.channel_cell(pattern), found["noise"], DEFECT_KAPPA)
 
