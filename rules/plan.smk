@@ -163,6 +163,12 @@ def session_threads(wildcards):
     return shared_cores(len(SESSIONS))
 
 
+def template_threads(wildcards):
+    """Threads of a session's template of colours: in full mode all but one, by which its clusters are made meanwhile."""
+    threads = session_threads(wildcards)
+    return threads if isinstance(clustering(wildcards), str) else max(1, threads - 1)
+
+
 def run_threads(wildcards):
     """Threads of a job that takes the whole run."""
     return shared_cores(1)

@@ -21,7 +21,7 @@ rule colour_template:
         "<run>/benchmarks/colour_template/{session}.tsv"
     conda:
         "../envs/tilestack.yaml"
-    threads: session_threads
+    threads: template_threads
     resources:
         mem_mb=memory(2000),
     params:

@@ -11,10 +11,10 @@ from tilestack import (
     normalization,
     overlap,
     prewarped,
+    processes,
     records,
     robust,
     template,
-    threads,
 )
 from tilestack.kernels import metrics
 
@@ -72,7 +72,7 @@ def local_metrics(paths, out, *, batch, n_threads=1):
             "COVERAGE": overlap.tile_coverage(np.array(entry["transform"]), read["registration"]["shape"], samples),
         }
 
-    for values in threads.in_order(of_frame, range(len(entries)), n_threads):
+    for values in processes.in_order(of_frame, range(len(entries)), n_threads):
         for name, value in values.items():
             measured[name].append(np.asarray(value, np.float32))
     cards = {"BATCH": batch, "TILEPX": tile, "STRIDEPX": stride}
