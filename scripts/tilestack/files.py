@@ -45,7 +45,8 @@ class Writer:
                 empty = {"SIMPLE": True, "BITPIX": 8, "NAXIS": 0, "EXTEND": True}
                 self._append_header(empty | self.cards, self.history)
             else:
-                self.primary = self._reserved({"SIMPLE": True}, *self.image, {"EXTEND": True} | self.cards, self.history)
+                cards = {"EXTEND": True} | self.cards
+                self.primary = self._reserved({"SIMPLE": True}, *self.image, cards, self.history)
             self._open = stack.pop_all()
         return self
 

@@ -66,7 +66,8 @@ def test_noise_mesh__of_a_sky_without_noise_is_next_to_nothing_whatever_stars_th
     "values", [[3.0], [5.0, 1.0], [2.0] * 9, [0.0] * 5 + [7.0] * 4, [1e9, 0.0, 1.0], list(range(99))]
 )
 def test_middle__is_the_lower_median(values):
-    assert kernel._middle.py_func(np.array(values, np.float32), kernel._room()[1]) == np.sort(values)[(len(values) - 1) // 2]
+    middle = kernel._middle.py_func(np.array(values, np.float32), kernel._room()[1])
+    assert middle == np.sort(values)[(len(values) - 1) // 2]
 
 
 def test_middle__is_one_of_the_values_and_next_to_the_median():
