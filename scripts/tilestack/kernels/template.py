@@ -1,12 +1,16 @@
 """Kernel of the sky template: the median of normalised frames."""
 
+from collections import namedtuple
+
 import numpy as np
 
 from tilestack.kernels import entry, part
 
 NO_DATA, SATURATED = -32768, 32767
-# Columns that are taken at once where all frames have data.
+# Columns that are taken at once.
 CHUNK = 128
+# Pixels that fewer frames know without saturation take saturated ones too.
+FEWEST = 5
 
 
 def median(codes, zero, scale, sky, grid, photometric, channel_rows, variance, most):
@@ -35,7 +39,7 @@ def median(codes, zero, scale, sky, grid, photometric, channel_rows, variance, m
     Returns
     -------
     image, variance : (h, w) float32 arrays, ADU and ADU^2
-        NaN where no frame has data. Saturated pixels count only where fewer than 5 others do.
+        NaN where no frame has data. Saturated pixels count only where fewer than FEWEST others do.
     count : (h, w) int16 array
         Frames behind each pixel.
 
@@ -53,17 +57,30 @@ def median(codes, zero, scale, sky, grid, photometric, channel_rows, variance, m
     image, spread = np.empty((h, w), np.float32), np.empty((h, w), np.float32)
     count = np.empty((h, w), np.int16)
     frames = (codes, zero, scale, sky, photometric, variance)
-    fewest = min(most, n)
     nodes = np.clip((grid[1] + np.arange(w) / grid[2]).astype(np.int64), 0, sky.shape[3] - 2)
-    room = np.empty((n, *sky.shape[1::2])), np.empty((fewest, CHUNK + 8), np.float32), np.empty(n), np.empty(n)
-    _median(frames, *grid, channel_rows, fewest, int(most), nodes, room, image, spread, count)
+    room = Room(
+        lines=np.empty((n, *sky.shape[1::2])),
+        values=np.empty((min(most, n) + 1, CHUNK + 8), np.float32),
+        row=np.empty(CHUNK, np.float32),
+        known=np.empty(CHUNK, np.uint8),
+        counts=np.empty(CHUNK, np.int32),
+        totals=np.empty(CHUNK),
+        few=np.empty(n),
+        variances=np.empty(n),
+    )
+    _median(frames, *grid, channel_rows, min(most, n), nodes, room, image, spread, count)
     return image, spread, count
 
 
+# Interpolated sky (n, c, nx) of a row; of a chunk: the values of each pixel from the first row on, with one row for
+# what is not wanted, the values of a frame and which of them are known, how many each pixel has and their variances;
+# the values of a pixel by itself and their variances.
+Room = namedtuple("Room", "lines values row known counts totals few variances")
+
+
 @entry(fastmath={"contract"}, error_model="numpy")
-def _median(frames, grid_y, grid_x, pitch, channel_rows, fewest, most, nodes, room, image, spread, count):
-    codes, zero, scale, sky, photometric, variance = frames
-    lines, values, few, variances = room
+def _median(frames, grid_y, grid_x, pitch, channel_rows, most, nodes, room, image, spread, count):
+    codes, sky = frames[0], frames[3]
     n, h, w = codes.shape
     for y in range(h):
         at_y = grid_y + y / pitch
@@ -71,50 +88,109 @@ def _median(frames, grid_y, grid_x, pitch, channel_rows, fewest, most, nodes, ro
         for k in range(n):
             for c in range(sky.shape[1]):
                 for i in range(sky.shape[3]):
-                    lines[k, c, i] = sky[k, c, j, i] + (at_y - j) * (sky[k, c, j + 1, i] - sky[k, c, j, i])
+                    room.lines[k, c, i] = sky[k, c, j, i] + (at_y - j) * (sky[k, c, j + 1, i] - sky[k, c, j, i])
         channels = (channel_rows[y % 2, 0], channel_rows[y % 2, 1])
         for x0 in range(0, w, CHUNK):
             end = min(x0 + CHUNK, w)
-            clean = True
-            for k in range(fewest):
-                clean = clean and _all_known(codes[k, y, x0:end])
-            if clean:
-                for k in range(fewest):
-                    frame = (zero[k], scale[k], photometric[k, channels[0]], photometric[k, channels[1]])
-                    even, odd = lines[k, channels[0]], lines[k, channels[1]]
-                    _normalised(
-                        codes[k, y, x0:end], frame, even, odd, nodes[x0:end], x0, grid_x, pitch, values[k, : end - x0]
-                    )
-                _sort_upper_half(values, end - x0)
-                low, high = values[(fewest - 1) // 2], values[fewest // 2]
-                of_phase = (_spread(variance[:fewest, channels[0]]), _spread(variance[:fewest, channels[1]]))
-                for x in range(x0, end):
-                    image[y, x] = (low[x - x0] + high[x - x0]) / 2
-                    spread[y, x], count[y, x] = of_phase[x & 1], fewest
-                continue
+            line = (y, x0, end, channels, grid_x, pitch, nodes)
+            fewest, largest = _gather(frames, line, most, room)
+            _sort_lower_half(room.values[:largest], end - x0)
             for x in range(x0, end):
-                c = channels[x & 1]
-                i = nodes[x]
-                f = grid_x + x / pitch - i
-                for saturated_too in range(2):
-                    m = 0
-                    for k in range(n):
-                        code = codes[k, y, x]
-                        if code == NO_DATA or (code == SATURATED and not saturated_too):
-                            continue
-                        here = (1 - f) * lines[k, c, i] + f * lines[k, c, i + 1]
-                        few[m] = (zero[k] + scale[k] * code - here) / photometric[k, c]
-                        variances[m] = variance[k, c]
-                        m += 1
-                        if m == most:
-                            break
-                    if m >= 5:
-                        break
+                m = room.counts[x - x0]
+                if m < FEWEST:
+                    m = _by_itself(frames, line, x, most, room)
+                    image[y, x] = _middle(room.few[:m]) if m > 0 else np.nan
+                    spread[y, x] = _spread(room.variances[:m]) if m > 0 else np.nan
+                else:
+                    image[y, x] = (room.values[(m - 1) // 2, x - x0] + room.values[m // 2, x - x0]) / 2
+                    spread[y, x] = np.pi / 2 * room.totals[x - x0] / m**2
                 count[y, x] = m
-                if m == 0:
-                    image[y, x], spread[y, x] = np.nan, np.nan
-                    continue
-                image[y, x], spread[y, x] = _middle(few[:m]), _spread(variances[:m])
+
+
+@part(fastmath={"contract"}, error_model="numpy")
+def _gather(frames, line, most, room):
+    """Values of the pixels of a chunk, of each the first so many that are known: the fewest and the most of a pixel.
+
+    Behind them infinity. As long as frames have all pixels of the chunk or none, all pixels are alike.
+    """
+    codes, zero, scale, _, photometric, variance = frames
+    y, x0, end, channels, grid_x, pitch, nodes = line
+    size, alike, m, fewest = end - x0, True, 0, 0
+    counts, totals, values = room.counts[:size], room.totals[:size], room.values
+    known, row = room.known[:size], room.row[:size]
+    totals[:] = 0.0
+    for k in range(len(codes)):
+        n_known = _known(codes[k, y, x0:end], known)
+        if n_known == 0:
+            continue
+        frame = (zero[k], scale[k], photometric[k, channels[0]], photometric[k, channels[1]])
+        even, odd = room.lines[k, channels[0]], room.lines[k, channels[1]]
+        of_phase = variance[k, channels[x0 & 1]], variance[k, channels[(x0 + 1) & 1]]
+        if alike and n_known == size:
+            _normalised(codes[k, y, x0:end], frame, even, odd, nodes[x0:end], x0, grid_x, pitch, values[m, :size])
+            _add_phases(of_phase, totals)
+            m += 1
+            if m == most:
+                break
+            continue
+        if alike:
+            counts[:] = m
+            alike = False
+        _normalised(codes[k, y, x0:end], frame, even, odd, nodes[x0:end], x0, grid_x, pitch, row)
+        fewest = most
+        for x in range(size):
+            at = counts[x]
+            values[at, x] = row[x]
+            more = np.int32(known[x]) & np.int32(at < most)
+            totals[x] += more * of_phase[x & 1]
+            counts[x] = at + more
+            fewest = min(fewest, counts[x])
+        if fewest == most:
+            break
+    if alike:
+        counts[:] = m
+        return m, m
+    m = _most_of(counts)
+    for k in range(fewest, m):
+        _end_with_infinity(k, counts, values[k, :size])
+    return fewest, m
+
+
+@part()
+def _most_of(counts):
+    most = np.int32(0)
+    for x in range(len(counts)):
+        most = max(most, counts[x])
+    return most
+
+
+@part()
+def _end_with_infinity(k, counts, values):
+    for x in range(len(values)):
+        values[x] = values[x] if k < counts[x] else np.float32(np.inf)
+
+
+@part()
+def _add_phases(of_phase, totals):
+    for x in range(len(totals)):
+        totals[x] += of_phase[0] if x & 1 == 0 else of_phase[1]
+
+
+@part()
+def _by_itself(frames, line, x, most, room):
+    """Values of a pixel that few frames know: also saturated ones. How many there are."""
+    codes, zero, scale, _, photometric, variance = frames
+    y, _, _, channels, grid_x, pitch, nodes = line
+    c, i, m = channels[x & 1], nodes[x], 0
+    f = grid_x + x / pitch - i
+    for k in range(len(codes)):
+        if codes[k, y, x] == NO_DATA or m == most:
+            continue
+        here = (1 - f) * room.lines[k, c, i] + f * room.lines[k, c, i + 1]
+        room.few[m] = (zero[k] + scale[k] * codes[k, y, x] - here) / photometric[k, c]
+        room.variances[m] = variance[k, c]
+        m += 1
+    return m
 
 
 @part()
@@ -126,11 +202,13 @@ def _spread(variances):
 
 
 @part()
-def _all_known(codes):
-    bad = np.int32(0)
+def _known(codes, known):
+    """Which pixels have data that is not saturated: how many."""
+    n = np.int32(0)
     for x in range(len(codes)):
-        bad += np.int32(codes[x] == NO_DATA or codes[x] == SATURATED)
-    return bad == 0
+        known[x] = np.uint8((codes[x] != NO_DATA) & (codes[x] != SATURATED))
+        n += np.int32(known[x])
+    return n
 
 
 @part(fastmath={"contract"}, error_model="numpy")
@@ -153,11 +231,11 @@ def _normalised(codes, frame, even, odd, nodes, x0, grid_x, pitch, out):
 
 
 @part()
-def _sort_upper_half(values, n):
-    """Sort the columns of values, rising, as far down as their medians: the largest goes last, the next one before."""
-    for last in range(len(values) - 1, (len(values) - 1) // 2 - 1, -1):
-        for k in range(last):
-            _put_in_order(values[k, :n], values[k + 1, :n])
+def _sort_lower_half(values, n):
+    """Sort the columns of values, rising, as far up as the medians of all of them: the least goes first."""
+    for first in range(len(values) // 2 + 1):
+        for k in range(len(values) - 1, first, -1):
+            _put_in_order(values[k - 1, :n], values[k, :n])
 
 
 @part()
