@@ -75,27 +75,29 @@ def _triangles(stars):
     count = n * (n - 1) * (n - 2) // 6
     shape = np.empty((count, 3))
     corner = np.empty((count, 3), np.int64)
+    apart = np.empty((n, n))
+    for a in range(n):
+        for b in range(n):
+            apart[a, b] = math.hypot(stars[a, 0] - stars[b, 0], stars[a, 1] - stars[b, 1])
     k = 0
-    side = np.empty(3)
     for a in range(n):
         for b in range(a + 1, n):
             for c in range(b + 1, n):
-                ids = (a, b, c)
-                for m in range(3):
-                    i, j = ids[(m + 1) % 3], ids[(m + 2) % 3]
-                    side[m] = math.hypot(stars[i, 0] - stars[j, 0], stars[i, 1] - stars[j, 1])
-                order = np.argsort(-side)
-                longest = side[order[0]]
+                # Sides with the corner opposite to them, the longest first.
+                one, two, three = (apart[b, c], a), (apart[c, a], b), (apart[a, b], c)
+                one, two = (one, two) if one[0] >= two[0] else (two, one)
+                two, three = (two, three) if two[0] >= three[0] else (three, two)
+                one, two = (one, two) if one[0] >= two[0] else (two, one)
+                longest = one[0]
                 # Triangles with two equal sides name their corners by chance, flat ones are sensitive to errors.
-                if longest <= 0 or side[order[2]] < 0.1 * longest or side[order[1]] > 0.97 * longest:
+                if longest <= 0 or three[0] < 0.1 * longest or two[0] > 0.97 * longest:
                     continue
-                shape[k, 0] = side[order[1]] / longest
-                shape[k, 1] = side[order[2]] / longest
+                shape[k, 0] = two[0] / longest
+                shape[k, 1] = three[0] / longest
                 if shape[k, 0] - shape[k, 1] < 0.03 or shape[k, 0] + shape[k, 1] < 1.03:
                     continue
                 shape[k, 2] = longest
-                for m in range(3):
-                    corner[k, m] = ids[order[m]]
+                corner[k, 0], corner[k, 1], corner[k, 2] = one[1], two[1], three[1]
                 k += 1
     return shape[:k], corner[:k]
 
