@@ -19,7 +19,7 @@ from tilestack import (
 from tilestack.kernels import metrics
 
 
-def local_metrics(paths, out, *, batch, n_threads=1):
+def local_metrics(paths, out, *, batch, n_processes=1):
     """paths: image, record (of the batch), stars (all of the session), registration, normalization, grid, channels,
     layer_records (of the templates so far), layers."""
     read = {key: records.read(paths[key]) for key in ("record", "registration", "normalization", "grid", "channels")}
@@ -72,7 +72,7 @@ def local_metrics(paths, out, *, batch, n_threads=1):
             "COVERAGE": overlap.tile_coverage(np.array(entry["transform"]), read["registration"]["shape"], samples),
         }
 
-    for values in processes.in_order(of_frame, range(len(entries)), n_threads):
+    for values in processes.in_order(of_frame, range(len(entries)), n_processes):
         for name, value in values.items():
             measured[name].append(np.asarray(value, np.float32))
     cards = {"BATCH": batch, "TILEPX": tile, "STRIDEPX": stride}
@@ -84,4 +84,4 @@ if __name__ == "__main__":
         inputs = snakemake.input
         names = ("image", "record", "stars", "registration", "normalization", "grid", "channels")
         paths = {key: inputs[key] for key in names} | {key: list(inputs[key]) for key in ("layers", "layer_records")}
-        local_metrics(paths, snakemake.output[0], batch=snakemake.wildcards.batch, n_threads=snakemake.threads)
+        local_metrics(paths, snakemake.output[0], batch=snakemake.wildcards.batch, n_processes=snakemake.threads)

@@ -127,7 +127,7 @@ def write(path, image, header_cards, planes=(), tables=(), history=()):
     Parameters
     ----------
     path : path
-    image : (h, w) or (3, h, w) array, callable that reads it, or None
+    image : (h, w) or (3, h, w) array, or callable that reads it
         NaN marks no data. Written as float32.
     header_cards : dict
     planes : iterable of (str, array or callable)
@@ -136,7 +136,7 @@ def write(path, image, header_cards, planes=(), tables=(), history=()):
     history : iterable of str
     """
     with files.replacing(path) as draft, open(draft, "wb") as stream:
-        primary = fits.PrimaryHDU(None if image is None else _big(image, np.float32))
+        primary = fits.PrimaryHDU(_big(image, np.float32))
         primary.header.update(header_cards)
         for line in history:
             primary.header.add_history(files.printable(line))

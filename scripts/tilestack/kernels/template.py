@@ -93,8 +93,7 @@ def _median(frames, grid_y, grid_x, pitch, channel_rows, most, nodes, room, imag
         for x0 in range(0, w, CHUNK):
             end = min(x0 + CHUNK, w)
             line = (y, x0, end, channels, grid_x, pitch, nodes)
-            fewest, largest = _gather(frames, line, most, room)
-            _sort_lower_half(room.values[:largest], end - x0)
+            _sort_lower_half(room.values[: _gather(frames, line, most, room)], end - x0)
             for x in range(x0, end):
                 m = room.counts[x - x0]
                 if m < FEWEST:
@@ -109,9 +108,8 @@ def _median(frames, grid_y, grid_x, pitch, channel_rows, most, nodes, room, imag
 
 @part(fastmath={"contract"}, error_model="numpy")
 def _gather(frames, line, most, room):
-    """Values of the pixels of a chunk, of each the first so many that are known: the fewest and the most of a pixel.
-
-    Behind them infinity. As long as frames have all pixels of the chunk or none, all pixels are alike.
+    """Values of the pixels of a chunk, of each the first so many that are known, and infinity behind them: how many the
+    one with most has. As long as frames have all pixels of the chunk or none, all are alike.
     """
     codes, zero, scale, _, photometric, variance = frames
     y, x0, end, channels, grid_x, pitch, nodes = line
@@ -125,7 +123,7 @@ def _gather(frames, line, most, room):
             continue
         frame = (zero[k], scale[k], photometric[k, channels[0]], photometric[k, channels[1]])
         even, odd = room.lines[k, channels[0]], room.lines[k, channels[1]]
-        of_phase = variance[k, channels[x0 & 1]], variance[k, channels[(x0 + 1) & 1]]
+        of_phase = variance[k, channels[0]], variance[k, channels[1]]  # a chunk begins at an even column
         if alike and n_known == size:
             _normalised(codes[k, y, x0:end], frame, even, odd, nodes[x0:end], x0, grid_x, pitch, values[m, :size])
             _add_phases(of_phase, totals)
@@ -149,11 +147,11 @@ def _gather(frames, line, most, room):
             break
     if alike:
         counts[:] = m
-        return m, m
+        return m
     m = _most_of(counts)
     for k in range(fewest, m):
         _end_with_infinity(k, counts, values[k, :size])
-    return fewest, m
+    return m
 
 
 @part()
