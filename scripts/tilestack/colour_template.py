@@ -35,7 +35,7 @@ class Demosaiced:
 
     def read(self, box):
         wide = (box[0] - 2, box[1] - 2, box[2] + 4, box[3] + 4)
-        mosaic, variance, _ = (plane[0] for plane in self.mosaic.read(wide))
+        mosaic, variance = (plane[0] for plane in self.mosaic.read(wide, 2))
         phase = np.roll(self.cell, (-(wide[0] % 2), -(wide[1] % 2)), (0, 1))
         # As PREWARP does it. The variance between pixels of a colour is about that of those around.
         image, variance = prewarp.demosaic(mosaic, phase), np.maximum(prewarp.demosaic(variance, phase), 0)

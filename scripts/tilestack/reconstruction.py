@@ -140,7 +140,7 @@ class Batch:
 
     def added(self, band, codes, marks, odd, exposure_s, split, written):
         """Pixels of the frames in a band by mark, and its sums as ``splitsums.Files`` take them."""
-        (image,), *_ = self.layers.read(band)
+        ((image,),) = self.layers.read(band, 1)
         signal, inverse_gain = self.light(image, band), self.options["inverse_gain"]
         per_frame, parts, flat_parts = np.zeros((len(codes), 4), np.int64), [], []
         for cluster, members in enumerate(split.members):

@@ -77,7 +77,7 @@ def scales(images, files, log_scale, wanted, layers, pattern):
     frames.sort([entry["file"] for entry in frames.entries], files)
     box = geometry.union_box([entry["box"] for entry in frames.entries])
     if layers:
-        image, variance, _ = (plane[0] for plane in template.Layers(layers).read(box))
+        image, variance = (plane[0] for plane in template.Layers(layers).read(box, 2))
         if not np.isfinite(variance).any():
             return found, errors
         picture, noise = kernel.band_pass(image, step), np.full(cell.max() + 1, np.nanmedian(variance))

@@ -145,13 +145,15 @@ class Layers:
             self.layers.append((corner, fwhm if isinstance(fwhm, float) else np.nan, planes))
         self.widths = [fwhm for _, fwhm, _ in self.layers if np.isfinite(fwhm)]
 
-    def read(self, box):
+    def read(self, box, n=3):
         """The template in a box of the lattice: of each pixel the first layer that has enough frames there.
 
         Parameters
         ----------
         box : (int, int, int, int)
             y0, x0, rows, columns.
+        n : int
+            Arrays that are wanted, the first ones.
 
         Returns
         -------
@@ -160,7 +162,7 @@ class Layers:
         """
         y0, x0, h, w = box
         n_planes = len(self.layers[0][2][0])
-        image, variance, fwhm = (np.full((n_planes, h, w), np.nan, np.float32) for _ in range(3))
+        found = [np.full((n_planes, h, w), np.nan, np.float32) for _ in range(n)]
         for (top, left), width, (own_image, own_variance, count) in self.layers:
             _, rows, columns = own_image.shape
             ys, xs = slice(max(top, y0), min(top + rows, y0 + h)), slice(max(left, x0), min(left + columns, x0 + w))
@@ -168,8 +170,9 @@ class Layers:
                 continue
             there = (slice(ys.start - top, ys.stop - top), slice(xs.start - left, xs.stop - left))
             here = (slice(None), slice(ys.start - y0, ys.stop - y0), slice(xs.start - x0, xs.stop - x0))
-            new = (count.part(*there) >= FEWEST_FRAMES) & np.isnan(image[here])
-            for target, own in ((image, own_image), (variance, own_variance)):
+            new = (count.part(*there) >= FEWEST_FRAMES) & np.isnan(found[0][here])
+            for target, own in zip(found, (own_image, own_variance), strict=False):
                 np.copyto(target[here], own.part(*there), where=new)
-            np.copyto(fwhm[here], np.float32(width), where=new)
-        return image, variance, fwhm
+            for target in found[2:]:
+                np.copyto(target[here], np.float32(width), where=new)
+        return found

@@ -88,19 +88,37 @@ def saturation_map(raw, saturation, reach=3):
     """
     near = np.zeros(raw.shape, np.uint8)
     if saturation is not None:
-        ys, xs = np.divmod(np.flatnonzero(raw >= saturation), raw.shape[1])  # quicker than nonzero by axes
-        _mark_saturated(near, ys, xs, reach)
+        _mark_saturated(raw, np.float32(saturation), reach, near)
     return near
 
 
 @entry()
-def _mark_saturated(near, ys, xs, reach):
+def _mark_saturated(raw, saturation, reach, near):
+    for y in range(len(raw)):
+        if not _any_from(raw[y], saturation):
+            continue
+        for x in range(raw.shape[1]):
+            if raw[y, x] >= saturation:
+                _mark_around(near, y, x, reach, reach - 1, TOUCHES_SATURATED)
+                _mark_around(near, y, x, 1, 0, SATURATED)
+
+
+@part()
+def _any_from(row, limit):
+    """Whether any value is at a limit or above, by a loop that can be vectors."""
+    n = np.int32(0)
+    for x in range(len(row)):
+        n += np.int32(row[x] >= limit)
+    return n > 0
+
+
+@part()
+def _mark_around(near, y, x, low, high, mark):
+    """Mark what is not SATURATED already."""
     h, w = near.shape
-    for reach_low, reach_high, mark in ((reach, reach - 1, TOUCHES_SATURATED), (1, 0, SATURATED)):
-        for k in range(len(ys)):
-            for y in range(max(ys[k] - reach_low, 0), min(ys[k] + reach_high, h - 1) + 1):
-                for x in range(max(xs[k] - reach_low, 0), min(xs[k] + reach_high, w - 1) + 1):
-                    near[y, x] = mark
+    for j in range(max(y - low, 0), min(y + high, h - 1) + 1):
+        for i in range(max(x - low, 0), min(x + high, w - 1) + 1):
+            near[j, i] = SATURATED if near[j, i] == SATURATED else mark
 
 
 def kernel_reach(stretch, step):
