@@ -25,6 +25,8 @@ MOST_PIXELS = 1 << 29
 MOST_UNPACKED, ALWAYS_UNPACKED = 100, 1 << 28
 # Where the image must be found.
 MOST_HDUS = 100
+# Pixels that are read at once, and decoded while they are in the cache.
+PIECE = 1 << 19
 
 # The last card of a header, and one that claims a thousand columns or axes.
 END = re.compile(rb"END {77}")
@@ -131,11 +133,15 @@ def opened(path):
         return lambda: image
 
     def pixels():
-        n = math.prod(place.shape)
-        codes = files.numbers(path, "<u2", n, place.offset)
-        if len(codes) < n:
-            raise changed(path, "it ends before its pixels do")
-        return scan.decoded(codes, place.zero).reshape(place.shape)
+        image = np.empty(place.shape, np.float32)
+        flat = image.reshape(-1)
+        for first in range(0, flat.size, PIECE):
+            piece = flat[first : first + PIECE]
+            codes = files.numbers(path, "<u2", piece.size, place.offset + 2 * first)
+            if len(codes) < piece.size:
+                raise changed(path, "it ends before its pixels do")
+            scan.decode(codes, place.zero, piece)
+        return image
 
     return pixels
 
@@ -229,7 +235,8 @@ def _first_image(hdus, content, path):
             raise BadLight("unreadable", f"{path} claims an image of {shape} pixels, which it cannot hold")
         if _is_plain(hdu):
             codes = np.frombuffer(content, "<u2", math.prod(shape), hdu.fileinfo()["datLoc"])
-            image = scan.decoded(codes, hdu.header.get("BZERO", 0)).reshape(shape)
+            image = np.empty(shape, np.float32)
+            scan.decode(codes, hdu.header.get("BZERO", 0), image.reshape(-1))
         else:
             image = np.ascontiguousarray(hdu.data.reshape(shape), dtype=np.float32)
             if hdu.data.dtype.kind == "f":

@@ -39,7 +39,8 @@ def test_read__takes_scaled_and_blank_pixels(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
 @pytest.mark.parametrize("name", ["a.fits", "a.fits.gz", "a.fits.fz"])
-def test_opened__gives_in_any_thread_what_read_does(tmp_path, pixels, dtype, name):
+def test_opened__gives_in_any_thread_what_read_does(tmp_path, pixels, dtype, name, monkeypatch):
+    monkeypatch.setattr(lights, "PIECE", 1000)  # of which an image is several, and a part of one
     path = write(tmp_path / name, (pixels / 4).astype(dtype), name.endswith(".fz") and dtype != np.float32)
     with ThreadPoolExecutor(1) as pool:
         image = pool.submit(lights.opened(path)).result()

@@ -28,12 +28,16 @@ def test_levels__are_those_of_numpy():
 
 
 @pytest.mark.parametrize("zero", [0, 32768])
-def test_decoded__are_the_numbers_that_fits_stores(zero):
+def test_decode__gives_the_numbers_that_fits_stores(zero):
     values = np.random.default_rng(5).integers(-32768, 32768, 1001).astype(">i2")
     values[:2] = -32768, 32767
-    np.testing.assert_array_equal(scan.decoded(values.view("<u2"), zero), values.astype(float) + zero)
+    found = np.empty(1001, np.float32)
+    scan.decode(values.view("<u2"), zero, found)
+    np.testing.assert_array_equal(found, values.astype(float) + zero)
     with pytest.raises(ValueError, match=">i2"):
-        scan.decoded(values, zero)
+        scan.decode(values, zero, found)
+    with pytest.raises(ValueError, match="1000"):
+        scan.decode(values[:1000].view("<u2"), zero, found)
 
 
 def test_sky_of_blocks__is_the_lower_median_of_every_other_pixel_with_data():

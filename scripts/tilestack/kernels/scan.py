@@ -71,7 +71,7 @@ def _levels(bits):
     return n_nan, n_zero, _order(lowest), _order(highest), n_highest
 
 
-def decoded(codes, zero):
+def decode(codes, zero, values):
     """Values of 16-bit numbers as FITS stores them.
 
     Parameters
@@ -80,20 +80,16 @@ def decoded(codes, zero):
         Numbers with sign, the high byte first, looked at as if the low byte were.
     zero : float, ADU
         BZERO.
-
-    Returns
-    -------
-    (n,) float32 array, ADU
+    values : (n,) float32 array, ADU
+        Written.
     """
-    if codes.ndim != 1 or codes.dtype != "<u2":
+    if codes.ndim != 1 or codes.dtype != "<u2" or values.shape != codes.shape:
         raise ValueError(f"codes must be (n,) of 16 bits without sign, got {codes.shape} of {codes.dtype}")
-    values = np.empty(len(codes), np.float32)
-    _decoded(codes, np.float32(zero), values)
-    return values
+    _decode(codes, np.float32(zero), values)
 
 
 @entry()
-def _decoded(codes, zero, values):
+def _decode(codes, zero, values):
     for i in range(np.uintp(len(values))):
         turned = np.uint16((codes[i] << np.uint16(8)) | (codes[i] >> np.uint16(8)))
         values[i] = np.float32(np.int16(turned)) + zero
