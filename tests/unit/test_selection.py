@@ -204,6 +204,19 @@ def test_check__tells_the_mode(n, changes, mode):
     assert selection.check(decide([light(k) for k in range(n)]), ASSUMPTIONS | changes) == mode
 
 
+@pytest.mark.parametrize(
+    ("lights", "options", "written_mb"),
+    [
+        ((60, 4000, 6000), {}, 6848),
+        ((60, 1080, 1920), {"drizzled": 3}, 1484),
+        ((200, 1080, 1920), {"drizzled": 3, "split_sessions": 1, "canvas_share": 2.3}, 3351),
+    ],
+)
+def test_disk_need__is_above_what_runs_wrote_and_not_twice_as_much(lights, options, written_mb):
+    """Whole runs to DONE, measured (docs/benchmarks.md)."""
+    assert written_mb < selection.disk_need_bytes([lights], **options) / 1e6 < 2 * written_mb
+
+
 def test_disk_need__grows_with_frames_and_batches():
     one = selection.disk_need_bytes([(50, 1080, 1920)])
     assert 50 * 2 * 1080 * 1920 < one < selection.disk_need_bytes([(50, 1080, 1920)] * 2)
