@@ -300,8 +300,8 @@ def disk_need_bytes(batches, drizzled=0, split_sessions=0, flat_weights=False, b
     prewarped = sum(2.3 * n * rows * columns for n, rows, columns in batches)
     sums = sum(of_batch * rows * columns for n, rows, columns in batches if n)
     largest = max((rows * columns for _, rows, columns in batches), default=0)
-    # Planes of the reconstruction, and the products, mosaic and colour, twice: without and with sky coordinates. Those of
-    # plain mono lights are the same for both (measured: 139 bytes in all).
+    # Planes of the reconstruction, and the products, mosaic and colour, twice: without and with sky coordinates. Plain
+    # mono lights have one stack for both (measured: 139 bytes in all).
     products = 4 * (40 + (30 * drizzled or 15)) * largest
     # And synthetic frames with what they are combined to.
     products += (split_sessions * CLUSTERS * 22 + by_cluster * 4 * (15 + 13 * drizzled)) * largest
